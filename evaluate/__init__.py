@@ -1,0 +1,1 @@
+"""Scoring of generated talking-face videos under named protocols."""

@@ -1,0 +1,1 @@
+"""SyncDiff: the network, its training and the generation of videos."""
