@@ -1,0 +1,43 @@
+# `make demo` and `make test` need Python 3.10 to 3.13, git, make and a C compiler; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test test-long test-fairseq quality typecheck bench learn clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(STAMP)  ## make .venv with the syncdiff-* commands in it
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14) and "syncdiff needs Python 3.10 to 3.13; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,quality]'
+	touch $@
+
+demo: install  ## prepare a small sample data set and look at it
+	$(BIN)/syncdiff-prep sample data/sample-raw
+	$(BIN)/syncdiff-prep lrs2 data/sample-raw --out data/sample
+	$(BIN)/syncdiff-prep inspect data/sample
+
+test: install  ## the tests (under 10 minutes on two cores)
+	$(BIN)/python -m pytest -m 'not long and not fairseq'
+
+test-long: install  ## the tests that take minutes
+	$(BIN)/python -m pytest -m long
+
+quality: install typecheck  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy cannot follow an editable install's import hook, so it sees the packages under their real names.
+typecheck: install
+	mkdir -p build/typecheck/syncdiff
+	cd build/typecheck/syncdiff && ln -sfn ../../../pipeline ../../../model ../../../evaluate ../../../configs .
+	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p syncdiff
+
+clean:  ## remove what the targets above made, but not the environment
+	rm -rf build dist data/sample data/sample-raw
