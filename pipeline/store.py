@@ -1,14 +1,14 @@
-"""Reading a prepared data set: its files on disk, its manifest, and clips by index, by id, by frame and by time.
+"""Reading a prepared data set: its files, its manifest, and clips by index, by id, by frame and by time.
 
-Nothing is read before it is asked for: a clip's columns are fetched from its own row group, one column at a time.
+Nothing is read before it is asked for: a column of a clip is fetched from the clip's own row group.
 """
 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,10 @@ from syncdiff.pipeline.encode import decode_grey, decode_jpeg, decode_mask
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8, Bool
 from syncdiff.pipeline.schema import CLIP_SCHEMA, check_version
 
-# A row group holds one to a few clips; caching a few lets a reader ask for frames, masks and sound of the
-# same clip without reading the file again, and bounds memory to a few row groups per process.
-CACHED_COLUMNS = 24
+# A row group holds one to a few clips; keeping a few columns of it lets a reader ask for frames, masks and
+# sound of the same clip without reading the file again, and bounds memory to a few row groups a shard.
+CACHED_COLUMNS = 16
+CACHED_SHARDS = 8
 
 _SHAPES = {
     "boxes_px": (4,),
@@ -82,6 +83,37 @@ def read_manifest(root: Path) -> dict[str, Any]:
     raise StoreError(f"{root}: no data set here (dataset.json is missing); {hint}")
 
 
+class ShardReader:
+    """One Parquet file: row groups, and single columns of them, the latest few kept."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = pq.ParquetFile(path, memory_map=True)
+        check_version(self._file.schema_arrow, path)
+        metadata = self._file.metadata
+        self.metadata: dict[bytes, bytes] = self._file.schema_arrow.metadata
+        self.group_rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+        self._columns: OrderedDict[tuple[int, str], pa.ChunkedArray] = OrderedDict()
+
+    def cell(self, row_group: int, offset: int, name: str) -> pa.Scalar:
+        """The value of a column in the row `offset` of a row group."""
+        key = (row_group, name)
+        if key not in self._columns:
+            table = self._file.read_row_group(row_group, columns=[name], use_threads=False)
+            self._columns[key] = table.column(0)
+            if len(self._columns) > CACHED_COLUMNS:
+                self._columns.popitem(last=False)
+        self._columns.move_to_end(key)
+        return self._columns[key][offset]
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """Row group and offset of the row-th row. Raises IndexError."""
+        for group, rows in enumerate(self.group_rows):
+            if row < rows:
+                return group, row
+            row -= rows
+        raise IndexError(row)
+
+
 class Dataset:
     """The rows of a data set, or of one split, in the order of its shards.
 
@@ -119,6 +151,15 @@ class Dataset:
         """extractor id -> content of its extractor.json, for every feature set in the data set."""
         return {e: json.loads(self.paths.extractor(e).read_text()) for e in self.manifest["features"]}
 
+    def reader(self, path: Path) -> ShardReader:
+        """The reader of a shard file; the latest few stay open."""
+        if path not in self._readers:
+            self._readers[path] = ShardReader(path)
+            if len(self._readers) > CACHED_SHARDS:
+                self._readers.popitem(last=False)
+        self._readers.move_to_end(path)
+        return self._readers[path]
+
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These clip columns over all rows, in order."""
         parts = [pq.read_table(self.paths.clips(s), columns=list(columns)) for s in self.shards]
@@ -154,7 +195,7 @@ class ClipView:
         return self._cell(name).as_py()
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
-        """A per-frame column as an array [T, ...]: landmarks_px [T,68,2], crop_matrix [T,2,3], pose_index [T], ..."""
+        """A per-frame column as an array [T, ...], such as landmarks_px [T,68,2] or pose_index [T]."""
         cell = self._cell(name)
         if not pa.types.is_list(cell.type):
             raise StoreError(f"{name} is not a per-frame column; use value({name!r})")
@@ -181,35 +222,43 @@ class ClipView:
         if flac is None:
             return None
         stop = None if end_s is None else round(end_s * SAMPLE_RATE_HZ)
-        return decode_flac(flac)[round(start_s * SAMPLE_RATE_HZ) : stop]
+        samples: I16 = decode_flac(flac)[round(start_s * SAMPLE_RATE_HZ) : stop]
+        return samples
 
     def features(
         self, extractor_id: str, start: int = 0, stop: int | None = None
     ) -> np.ndarray[Any, Any] | None:
         """Feature steps [M,D] of the frames [start, stop), as stored (float32 or float16).
 
-        An extractor at 25 Hz has one step a frame; one at another rate gives the steps from floor(start·rate/25)
-        to floor(stop·rate/25). None where the row has nothing to extract from.
+        An extractor at 25 Hz has one step a frame; one at another rate gives the steps from
+        floor(start·rate/25) to floor(stop·rate/25). None where the row has nothing to extract from.
         """
         path = self.dataset.paths.features(extractor_id, self.shard)
         if not path.is_file():
             known = ", ".join(self.dataset.manifest["features"]) or "none"
             raise StoreError(f"{self.dataset.root}: no features {extractor_id!r}; it has {known}")
-        cell = _read_feature(path, self.row_number)
+        reader = self.dataset.reader(path)
+        cell = reader.cell(*reader.locate(self.row_number), "values")
         if not cell.is_valid:
             return None
         steps = _list_array(cell)
-        rate = feature_rate_hz(path)
-        last = len(steps) if stop is None else int(stop * rate / FPS)
-        return steps[int(start * rate / FPS) : last]
+        rate_hz = float(reader.metadata[b"syncdiff.rate_hz"])
+        last = len(steps) if stop is None else int(stop * rate_hz / FPS)
+        return steps[int(start * rate_hz / FPS) : last]
 
     @property
     def row_number(self) -> int:
         """The row's position in its shard."""
-        return sum(_group_rows(self.dataset.paths.clips(self.shard))[: self.row_group]) + self.offset
+        return sum(self._reader.group_rows[: self.row_group]) + self.offset
+
+    @property
+    def _reader(self) -> ShardReader:
+        return self.dataset.reader(self.dataset.paths.clips(self.shard))
 
     def _cell(self, name: str) -> pa.Scalar:
-        return _read_column(self.dataset.paths.clips(self.shard), self.row_group, name)[self.offset]
+        if name not in CLIP_SCHEMA.names:
+            raise StoreError(f"no column {name!r}; there are {', '.join(CLIP_SCHEMA.names)}")
+        return self._reader.cell(self.row_group, self.offset, name)
 
     def _blobs(self, name: str, indices: Sequence[int] | slice | None) -> list[bytes]:
         values = self._cell(name).values
@@ -224,55 +273,9 @@ def open_dataset(path: str | Path, split: str | None = None) -> Dataset:
     return Dataset(Path(path), split)
 
 
-def feature_rate_hz(path: Path) -> float:
-    """Steps a second of a feature shard, from its metadata."""
-    return float(_open(path).schema_arrow.metadata[b"syncdiff.rate_hz"])
-
-
-@lru_cache(maxsize=64)
-def _open(path: Path) -> pq.ParquetFile:
-    file = pq.ParquetFile(path, memory_map=True)
-    check_version(file.schema_arrow, path)
-    return file
-
-
-@lru_cache(maxsize=4096)
-def _group_rows(path: Path) -> tuple[int, ...]:
-    metadata = _open(path).metadata
-    return tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
-
-
-@lru_cache(maxsize=CACHED_COLUMNS)
-def _read_column(path: Path, row_group: int, name: str) -> pa.ChunkedArray:
-    if name not in CLIP_SCHEMA.names:
-        raise StoreError(f"no column {name!r}; there are {', '.join(CLIP_SCHEMA.names)}")
-    return _open(path).read_row_group(row_group, columns=[name], use_threads=False).column(0)
-
-
-@lru_cache(maxsize=8)
-def _read_feature_group(path: Path, row_group: int) -> pa.ChunkedArray:
-    return _open(path).read_row_group(row_group, columns=["values"], use_threads=False).column(0)
-
-
-def _read_feature(path: Path, row: int) -> pa.Scalar:
-    for group, rows in enumerate(_group_rows(path)):
-        if row < rows:
-            return _read_feature_group(path, group)[row]
-        row -= rows
-    raise StoreError(f"{path} has fewer rows than its clip shard; check with syncdiff-prep verify")
-
-
-def _row_places(path: Path, shard: str) -> list[tuple[str, int, int]]:
-    return [(shard, group, offset) for group, rows in enumerate(_group_rows(path)) for offset in range(rows)]
-
-
 def _list_array(cell: pa.Scalar) -> np.ndarray[Any, Any]:
     """A list cell as [M] or [M,D], without passing through Python numbers."""
     values = cell.values
-    inner = values.type
-    if pa.types.is_fixed_size_list(inner):
-        return values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), inner.list_size)
-    if pa.types.is_list(inner):
-        flat = values.flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(values), -1)
-    return values.to_numpy(zero_copy_only=False)
+    nested = pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type)
+    flat: np.ndarray[Any, Any] = (values.flatten() if nested else values).to_numpy(zero_copy_only=False)
+    return flat.reshape(len(values), -1) if nested else flat
