@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from syncdiff.pipeline.records import Features, Row
 
 # A row group is the unit a reader fetches. 8 MiB of images are about 20 s of 256-pixel crops: enough for

@@ -91,7 +91,9 @@ class ShardReader:
         check_version(self._file.schema_arrow, path)
         metadata = self._file.metadata
         self.metadata: dict[bytes, bytes] = self._file.schema_arrow.metadata
-        self.group_rows = tuple(metadata.row_group(g).num_rows for g in range(metadata.num_row_groups))
+        self.group_rows: tuple[int, ...] = tuple(
+            metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)
+        )
         self._columns: OrderedDict[tuple[int, str], pa.ChunkedArray] = OrderedDict()
 
     def cell(self, row_group: int, offset: int, name: str) -> pa.Scalar:
@@ -132,10 +134,17 @@ class Dataset:
         self.shards: tuple[str, ...] = tuple(
             s["name"] for s in self.manifest["shards"] if split in (None, s["split"]) and s["clips"]["rows"]
         )
+        self._readers: OrderedDict[Path, ShardReader] = OrderedDict()
         self._places = [
-            place for shard in self.shards for place in _row_places(self.paths.clips(shard), shard)
+            (shard, group, offset)
+            for shard in self.shards
+            for group, rows in enumerate(self.reader(self.paths.clips(shard)).group_rows)
+            for offset in range(rows)
         ]
         self._index: dict[str, int] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_readers": OrderedDict()}  # open files stay in their process
 
     def __len__(self) -> int:
         return len(self._places)
