@@ -1,0 +1,178 @@
+"""One ffmpeg process, watched: its output without copies, its log without growth, its end in any case.
+
+Media are decoded in a process of their own and never in ours: a file made to crash or hang a decoder then
+costs one clip and not a worker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import imageio_ffmpeg
+
+from syncdiff.pipeline.records import ClipError
+
+STALL_S = 60.0
+LOG_HEAD_BYTES = 256 * 1024
+LOG_TAIL_BYTES = 16 * 1024
+PIPE_BYTES = 1024 * 1024  # the most that Linux lets an unprivileged process ask for
+
+
+def ffmpeg_binary() -> str:
+    """Path of the ffmpeg to run: the one on PATH, else the one that comes with imageio-ffmpeg."""
+    return shutil.which("ffmpeg") or str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def ffmpeg_version(binary: str | None = None) -> str:
+    """The version that the binary states of itself, such as "7.0.2-static"."""
+    shown = subprocess.run(
+        [binary or ffmpeg_binary(), "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    return shown.stdout.decode("utf-8", "replace").split()[2]
+
+
+class FfmpegProcess:
+    """A running ffmpeg whose standard output is read by `read_into`. A context manager: leaving it ends the
+    process.
+
+    `stall_s`: raise ClipError("media", "decode-timeout") when the process gives no byte for so long while
+    one is waited for.
+    """
+
+    def __init__(self, command: Sequence[str], *, stall_s: float = STALL_S) -> None:
+        self._stall_s = stall_s
+        self._log_head = bytearray()
+        self._log_tail = bytearray()
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+        assert self._process.stdout is not None and self._process.stderr is not None
+        self._out = self._process.stdout.fileno()
+        self._err = self._process.stderr.fileno()
+        _widen_pipe(self._out)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._out, selectors.EVENT_READ)
+        self._selector.register(self._err, selectors.EVENT_READ)
+
+    def __enter__(self) -> FfmpegProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process if it still runs, and let go of its pipes. May be called again."""
+        self._selector.close()
+        if self._process.poll() is None:
+            self._process.kill()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+        with contextlib.suppress(
+            subprocess.TimeoutExpired
+        ):  # a process stuck in the kernel cannot be waited for
+            self._process.wait(timeout=10.0)
+
+    @property
+    def log(self) -> str:
+        """What the process wrote to standard error: all of it, or the beginning and the end of a long one."""
+        return (self._log_head + self._log_tail).decode("utf-8", "replace")
+
+    def read_into(self, view: memoryview) -> int:
+        """Fill `view` from standard output; fewer bytes than its length only at the end of the output.
+
+        Raises ClipError("media", "decode-timeout").
+        """
+        filled = 0
+        deadline = time.monotonic() + self._stall_s
+        while filled < len(view):
+            for key, _ in self._wait_until(deadline):
+                if key.fd == self._err:
+                    self._read_log()
+                    continue
+                count = os.readv(self._out, [view[filled:]])
+                if count == 0:
+                    self._selector.unregister(self._out)
+                    return filled
+                filled += count
+                deadline = time.monotonic() + self._stall_s
+            if self._out not in {key.fd for key in self._selector.get_map().values()}:
+                break
+        return filled
+
+    def read_all(self, limit_bytes: int) -> bytearray:
+        """Everything that is left of standard output, up to `limit_bytes`. Raises as `read_into` does."""
+        collected = bytearray()
+        block = memoryview(bytearray(PIPE_BYTES))
+        while len(collected) < limit_bytes:
+            count = self.read_into(block[: min(len(block), limit_bytes - len(collected))])
+            collected += block[:count]
+            if count < len(block):
+                break
+        return collected
+
+    def finish(self) -> int:
+        """Read the log to its end and return the process's exit status, once the output has been read.
+
+        Raises ClipError("media", "decode-timeout") when the process does not end.
+        """
+        deadline = time.monotonic() + self._stall_s
+        while self._selector.get_map():
+            for key, _ in self._wait_until(deadline):
+                if key.fd == self._err:
+                    self._read_log()
+                elif not os.read(self._out, PIPE_BYTES):
+                    self._selector.unregister(self._out)
+        try:
+            return self._process.wait(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
+        except subprocess.TimeoutExpired:
+            raise self._stalled() from None
+
+    def _wait_until(self, deadline: float) -> list[tuple[selectors.SelectorKey, int]]:
+        left = deadline - time.monotonic()
+        ready = self._selector.select(left) if left > 0 else []
+        if not ready:
+            raise self._stalled()
+        return ready
+
+    def _stalled(self) -> ClipError:
+        self.close()
+        return ClipError(
+            "media", "decode-timeout", f"ffmpeg gave nothing for {self._stall_s:g} s and was stopped"
+        )
+
+    def _read_log(self) -> None:
+        text = os.read(self._err, 65536)
+        if not text:
+            self._selector.unregister(self._err)
+            return
+        room = LOG_HEAD_BYTES - len(self._log_head)
+        self._log_head += text[:room]
+        self._log_tail = (self._log_tail + text[max(room, 0) :])[-LOG_TAIL_BYTES:]
+
+
+def error_lines(log: str) -> list[str]:
+    """The lines of a log for people: without addresses, which differ from run to run, and without file
+    paths."""
+    lines = (re.sub(r"^\[(?:[^\]@]* @ )?[^\]]*\] ", "", line).strip() for line in log.splitlines())
+    return [line for line in lines if line and not line.startswith("Error opening input file")]
+
+
+def _widen_pipe(descriptor: int) -> None:
+    """Let the pipe hold several frames, so that both processes change places less often (Linux only)."""
+    try:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    except (ImportError, AttributeError, OSError):
+        return
