@@ -1,0 +1,141 @@
+"""Mouth masks that hide mouth and chin, and whose shape does not tell how far the mouth is open.
+
+A mask drawn along the jaw of its own frame would betray the very thing it hides. So a mask here is a
+function of two things only: where eyes and nose are in the frame, which anyone sees outside the mask, and
+constants of the clip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from syncdiff.pipeline.align import smooth_over_time
+from syncdiff.pipeline.records import F32, Bool, ClipError, check_array
+
+MaskKind = Literal["lower-half", "mouth-box", "landmarks"]
+
+# iBUG numbering from 0: the jaw from below the ears (3, 13) over the chin (8), the mouth, eyes and nose
+# bridge.
+HIDDEN_POINTS = (*range(3, 14), *range(48, 68))
+# What an opening jaw carries along: the chin and the lower lip.
+JAW_POINTS = (*range(5, 12), *range(55, 60), *range(65, 68))
+DIRECTIONS = 32
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """How masks are drawn.
+
+    kind: `lower-half` hides everything from the middle of the crop downwards, the same for every frame;
+    `landmarks` a convex polygon around jaw and mouth; `mouth-box` the upright rectangle around that polygon.
+    margin: room around the landmarks as a share of the crop's side. opening_room: how much further than in
+    this clip the jaw may open (a generated mouth can be wider open than any of the source), as a share of
+    the crop's side; kinds `landmarks` and `mouth-box`.
+    """
+
+    kind: MaskKind = "lower-half"
+    margin: float = 0.05
+    opening_room: float = 0.05
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("lower-half", "mouth-box", "landmarks"):
+            raise ValueError(f"unknown mask kind {self.kind!r}: use lower-half, mouth-box or landmarks")
+        if not (0 <= self.margin < 0.5 and 0 <= self.opening_room < 0.5):
+            raise ValueError("margin and opening_room are shares of the crop's side, from 0 to below 0.5")
+
+
+def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | None = None) -> Bool:
+    """Masks [T,N,N], True where the mouth is to be made, for the landmarks [T,68,2] of a clip in crop pixels.
+
+    In every frame all jaw points 3-13 and mouth points 48-67, with the margin around them, lie inside, as
+    far as they lie in the crop. Raises ClipError `degenerate-landmarks` where landmarks are not finite.
+    """
+    check_array("landmarks_crop_px", landmarks_crop_px, np.float32, (None, 68, 2))
+    config = config or MaskConfig()
+    if not np.isfinite(landmarks_crop_px).all():
+        raise ClipError("mask", "degenerate-landmarks", "landmarks are not finite")
+    size = face_size_px
+    if config.kind == "lower-half":
+        return _lower_half(landmarks_crop_px, size, config)
+    reach = _reach(landmarks_crop_px / np.float32(size), config) * size
+    if config.kind == "mouth-box":
+        return _boxes(reach, size)
+    return _polygons(reach, size)
+
+
+def _lower_half(landmarks: F32, size: int, config: MaskConfig) -> Bool:
+    """Everything below the middle, or from higher up if the lips come above it anywhere in the clip."""
+    lips_top = float(landmarks[:, 48:68, 1].min()) - config.margin * size
+    first_row = int(np.clip(min(size // 2, np.floor(lips_top)), 0, size - 1))
+    masks = np.zeros((len(landmarks), size, size), np.bool_)
+    masks[:, first_row:] = True
+    return masks
+
+
+def _directions() -> NDArray[np.float64]:
+    """Unit vectors [K,2] round the circle, starting to the right and turning downwards."""
+    angles = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
+    return np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _reach(landmarks: F32, config: MaskConfig) -> NDArray[np.float64]:
+    """How far the hidden region of each frame reaches in each direction [T,K] (its support function).
+
+    Each hidden point is predicted from the rigid points by a linear map fitted over the clip; what the
+    prediction misses in one frame (the moving mouth above all) is granted to the point in all frames. So the
+    region holds the point in every frame, and follows only the head.
+    """
+    hidden = landmarks[:, HIDDEN_POINTS].astype(np.float64)
+    predicted = _predict(landmarks, hidden)
+    along = _directions().T
+    slack = ((hidden - predicted) @ along).max(axis=0)  # [P,K]
+    jaw = np.isin(HIDDEN_POINTS, JAW_POINTS)
+    slack[jaw] += config.opening_room * np.maximum(along[1], 0)
+    reach = (predicted @ along + slack).max(axis=1) + config.margin
+    return np.asarray(reach, np.float64)
+
+
+def _predict(landmarks: F32, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ridge regression of the hidden points [T,P,2] on three points of the rigid head: eye centres and nose."""
+    right = landmarks[:, 36:42].mean(axis=1)
+    left = landmarks[:, 42:48].mean(axis=1)
+    nose = landmarks[:, 27:31].mean(axis=1)
+    signal = smooth_over_time(np.concatenate([right, left, nose], axis=1), 2.0)
+    signal -= signal.mean(axis=0)
+    mean = hidden.mean(axis=0)
+    target = (hidden - mean).reshape(len(hidden), -1)
+    # The penalty equals landmark noise of 0.3 % of the crop: heads that hardly move get a mask that doesn't.
+    gram = signal.T @ signal + len(signal) * 0.003**2 * np.eye(signal.shape[1])
+    weights = np.linalg.solve(gram, signal.T @ target)
+    return np.asarray(mean + (signal @ weights).reshape(hidden.shape))
+
+
+def _polygons(reach: NDArray[np.float64], size: int) -> Bool:
+    """Filled polygons [T,N,N] whose sides are the tangents at the given reach."""
+    along = _directions()
+    following = np.roll(along, -1, axis=0)
+    # Where neighbouring tangents meet: the solution of along.x = reach, following.x = next reach.
+    turn = np.sin(2 * np.pi / DIRECTIONS)
+    ahead = np.roll(reach, -1, axis=1)
+    x = (reach * following[:, 1] - ahead * along[:, 1]) / turn
+    y = (ahead * along[:, 0] - reach * following[:, 0]) / turn
+    corners = np.rint(np.stack([x, y], axis=2)).astype(np.int32)
+    masks = np.zeros((len(reach), size, size), np.uint8)
+    for mask, polygon in zip(masks, corners, strict=True):
+        cv2.fillConvexPoly(mask, polygon, 1)
+    return masks.view(np.bool_)
+
+
+def _boxes(reach: NDArray[np.float64], size: int) -> Bool:
+    """Filled upright rectangles [T,N,N] at the given reach."""
+    quarter = DIRECTIONS // 4
+    right, bottom, left, top = (reach[:, side * quarter, None] for side in range(4))
+    pixel = np.arange(size)
+    columns = (pixel >= np.floor(-left)) & (pixel <= np.ceil(right))
+    rows = (pixel >= np.floor(-top)) & (pixel <= np.ceil(bottom))
+    return np.asarray(rows[:, :, None] & columns[:, None, :], np.bool_)
