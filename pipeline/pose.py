@@ -100,7 +100,7 @@ def sharpness(faces: U8) -> F32:
     return values
 
 
-def head_pose_deg(landmarks_px: F32, smooth_frames: float = 1.0) -> F32:
+def head_pose_deg(landmarks_px: F32, *, smooth_frames: float = 1.0) -> F32:
     """Pitch, yaw and roll in degrees, [T,68,2] to [T,3], in the sign convention of `PoseSelection`.
 
     Perspective-n-point on eleven points of eyes and nose (SQPnP, Terzakis and Lourakis 2020), seen by a
@@ -224,11 +224,17 @@ def _best_of_each_stretch(quality: NDArray[np.floating], spacing: int) -> NDArra
 
 
 def select(
-    landmarks_px: F32, sharp: F32, config: PoseConfig | None = None, usable: Bool | None = None
+    head_pose_deg: F32,
+    opening: F32,
+    sharp: F32,
+    config: PoseConfig | None = None,
+    usable: Bool | None = None,
 ) -> PoseSelection:
-    """Head pose, pose frame and reference frames of a clip from its landmarks [T,68,2] and sharpness [T]."""
+    """Pose frame and reference frames of a clip from its head pose [T,3], mouth opening [T] and sharpness [T].
+
+    See `select_pose` and `select_identity`.
+    """
     config = config or PoseConfig()
-    angles = head_pose_deg(landmarks_px)
-    pose_index = select_pose(angles, config)
-    identity = select_identity(angles, mouth_opening(landmarks_px), sharp, config, pose_index, usable)
-    return PoseSelection(angles, pose_index, identity)
+    pose_index = select_pose(head_pose_deg, config)
+    identity_index = select_identity(head_pose_deg, opening, sharp, config, pose_index, usable)
+    return PoseSelection(head_pose_deg, pose_index, identity_index)
