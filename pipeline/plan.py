@@ -154,6 +154,10 @@ class Run:
             write_atomic(self.paths.work / "identity.json", identity)
             yield
 
+    def unfinish(self) -> None:
+        """Take the manifest away while shards are being made again: a reader must not see half of each."""
+        self.paths.manifest.unlink(missing_ok=True)
+
     def record(self, result: ShardResult) -> None:
         """Mark a shard as finished. Its files are in place already."""
         write_atomic(self._done / f"{result.name}.json", result.to_json().encode())

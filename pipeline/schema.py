@@ -46,6 +46,7 @@ CLIP_COLUMNS: tuple[Column, ...] = (
     Column("source_fps", pa.float32(), "frames/s", "average frame rate of the source"),
     Column("source_width_px", pa.int32(), "px", "width of the picture, rotation and pixel shape applied"),
     Column("source_height_px", pa.int32(), "px", "height of the picture, rotation and pixel shape applied"),
+    Column("source_damage", pa.string(), "", "what ffmpeg said of a source that is damaged but usable; null where nothing", nullable=True),
     Column("fps", pa.float32(), "frames/s", "always 25"),
     Column("num_frames", pa.int32(), "frames", "T, the length of every per-frame column"),
     Column("face_size_px", pa.int32(), "px", "N, the side of a crop"),

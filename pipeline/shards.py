@@ -100,7 +100,7 @@ class ShardWriter:
     def add(self, record: dict[str, Any]) -> None:
         """Append a row given as column -> value (per-frame columns as arrays [T, ...] or lists)."""
         self._pending.append(record)
-        self._pending_bytes += _size(record)
+        self._pending_bytes += record_bytes(record)
         self._rows += 1
         if self._pending_bytes >= self._row_group_bytes:
             self._flush()
@@ -141,7 +141,7 @@ def _leaf_paths(schema: pa.Schema) -> list[str]:
     return [parquet.column(i).path for i in range(len(parquet))]
 
 
-def _size(record: dict[str, Any]) -> int:
+def record_bytes(record: dict[str, Any]) -> int:
     """Rough bytes of a record, counting what is large: arrays, images and sound."""
     total = 0
     for value in record.values():

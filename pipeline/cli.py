@@ -1,0 +1,212 @@
+"""The command `syncdiff-prep`: raw data sets in, shards out, and the tools around a prepared data set."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from syncdiff.pipeline import console as show
+from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
+from syncdiff.pipeline.estimate import estimate
+from syncdiff.pipeline.layouts import LAYOUTS, LayoutError, Listing, read_layout
+from syncdiff.pipeline.plan import PlanError, Run, RunIdentity, plan_shards
+from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.store import StoreError
+from syncdiff.pipeline.versions import versions
+
+app = typer.Typer(
+    name="syncdiff-prep",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Turn a raw talking-face data set into training-ready Parquet shards.
+
+**First steps** (no data needed):
+
+`syncdiff-prep sample data/sample-raw` — write a small data set with known synchrony
+
+`syncdiff-prep lrs2 data/sample-raw --out data/sample` — prepare it
+
+`syncdiff-prep inspect data/sample` — look at what came out
+""",
+)
+out = Console()
+err = Console(stderr=True)
+
+WRONG_USAGE = 2
+FAILED = 1
+
+_ABOUT = {
+    "lrs2": "LRS2 (`mvlrs_v1/{main,pretrain}/<speaker>/<clip>.mp4`, lists train/val/test/pretrain.txt)",
+    "lrs3": "LRS3 (`{pretrain,trainval,test}/<id>/<clip>.mp4`)",
+    "voxceleb2": "VoxCeleb2 (`{dev,test}/mp4/<id>/<video>/<clip>.mp4`)",
+    "hdtf": "HDTF (`<name>.mp4`)",
+    "grid": "GRID (`s<k>/video/<code>.mpg`, `align/<code>.align`)",
+    "folder": "any folder tree of videos",
+}
+
+
+def main() -> None:
+    """Entry point: declared failures end with a sentence and an exit code, not with a traceback."""
+    try:
+        app()
+    except (LayoutError, ConfigError, PlanError, StoreError) as error:
+        err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(WRONG_USAGE)
+    except (ClipError, OSError) as error:
+        err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(FAILED)
+
+
+def _layout_command(layout: str) -> Callable[..., None]:
+    def command(
+        raw: Annotated[Path, typer.Argument(help="Folder of the raw data set; only read, never changed.")],
+        out_dir: Annotated[
+            Path | None,
+            typer.Option("--out", "-o", help=f"Where the data set goes.  [default: data/{layout}]"),
+        ] = None,
+        split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+        config: Annotated[
+            Path | None, typer.Option(help=f"A YAML file over the defaults of configs/{layout}.yaml.")
+        ] = None,
+        tracker: Annotated[str | None, typer.Option(help="Face tracker: dlib or face-alignment.")] = None,
+        face_size: Annotated[int | None, typer.Option(help="Side of the face crops in pixels.")] = None,
+        all_faces: Annotated[
+            bool | None, typer.Option("--all-faces", help="Keep every face, not only the speaker's.")
+        ] = None,
+        workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
+        ray_address: Annotated[
+            str | None, typer.Option(help="A running Ray cluster, such as auto or ray://head:10001.")
+        ] = None,
+        limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips.")] = None,
+        dry_run: Annotated[
+            bool, typer.Option(help="Say what would be done, time and size; write nothing.")
+        ] = False,
+        overwrite: Annotated[bool, typer.Option(help="Start again where --out holds a data set.")] = False,
+        retry_rejects: Annotated[bool, typer.Option(help="Try rejected inputs again.")] = False,
+    ) -> None:
+        flags = {
+            "tracker": tracker,
+            "face_size_px": face_size,
+            "all_faces": all_faces,
+        }
+        settings = load_config(layout, config, {k: v for k, v in flags.items() if v is not None})
+        listing = read_layout(layout, raw, splits=split or None)
+        if limit:
+            listing = listing.first(limit)
+        _announce(listing)
+        if dry_run:
+            _show_estimate(listing, settings, workers)
+            return
+        _prepare(
+            listing,
+            settings,
+            out_dir or Path("data") / layout,
+            workers,
+            ray_address,
+            overwrite,
+            retry_rejects,
+        )
+
+    command.__doc__ = f"""Prepare {_ABOUT[layout]}.
+
+    Running the same command again continues where it stopped.
+
+    Examples:
+
+    `syncdiff-prep {layout} /raw/{layout}` — all of it, on all cores, into data/{layout}
+
+    `syncdiff-prep {layout} /raw/{layout} --dry-run` — how many clips, how long, how large
+
+    `syncdiff-prep {layout} /raw/{layout} --limit 100 --out data/try` — a first try
+    """
+    return command
+
+
+for _layout in LAYOUTS:
+    app.command(_layout, rich_help_panel="Prepare a data set", short_help=_ABOUT[_layout])(
+        _layout_command(_layout)
+    )
+
+
+def _announce(listing: Listing) -> None:
+    splits: dict[str, int] = {}
+    for clip in listing.clips:
+        splits[clip.split] = splits.get(clip.split, 0) + 1
+    parts = ", ".join(f"{name} {number:,}" for name, number in sorted(splits.items()))
+    out.print(f"{listing.layout}: {len(listing.clips):,} clips ({parts or 'none'})", highlight=False)
+    for note in listing.notes:
+        out.print(f"note: {show.escape(note)}", highlight=False, soft_wrap=True)
+
+
+def _show_estimate(listing: Listing, config: PrepConfig, workers: int | None) -> None:
+    cores = workers or show.available_cores()
+    guess = estimate(listing.clips, config)
+    out.print(f"measured {guess.measured} clips, {guess.failed} of them would be rejected", highlight=False)
+    out.print(
+        f"expected: {guess.hours:.2f} hours of rows, {show.duration_text(guess.core_s / cores)} on {cores} cores, "
+        f"{show.bytes_text(guess.bytes)} of shards; {len(listing.rejects)} inputs rejected by the listing",
+        highlight=False,
+    )
+
+
+def _prepare(
+    listing: Listing,
+    config: PrepConfig,
+    root: Path,
+    workers: int | None,
+    ray_address: str | None,
+    overwrite: bool,
+    retry_rejects: bool,
+) -> None:
+    # Ray takes a second to import; commands that only read should not wait for it.
+    from syncdiff.pipeline.run import RunError, connect, prepare_shards
+
+    plans = plan_shards(listing.clips, config.clips_per_shard)
+    identity = RunIdentity.of(
+        listing.layout, config.to_dict(), versions(), listing.clips, len(listing.rejects)
+    )
+    run = Run(root, identity, plans)
+    with run.started(overwrite=overwrite):
+        finished = run.finished(retry_rejects=retry_rejects)
+        todo = [plan for plan in plans if plan.name not in finished]
+        if todo:
+            kept = sum(len(plan.clips) for plan in plans) - sum(len(plan.clips) for plan in todo)
+            if kept:
+                out.print(f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False)
+            run.unfinish()
+            try:
+                connect(workers or show.available_cores(), ray_address)
+                with show.meter(out, sum(len(plan.clips) for plan in todo)) as meter:
+                    prepare_shards(
+                        run, todo, config, lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values()))
+                    )
+            except RunError as error:
+                err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+                sys.exit(FAILED)
+        elif not run.paths.manifest.is_file():
+            out.print("all shards are there already", highlight=False)
+        manifest = run.finish(listing.rejects)
+    _summary(root, manifest)
+
+
+def _summary(root: Path, manifest: dict[str, Any]) -> None:
+    show.print_counts(out, manifest)
+    rejects = pq.read_table(root / "rejects.parquet").to_pylist()
+    show.print_rejects(out, rejects)
+    counts = manifest["counts"]["splits"].values()
+    inputs, prepared, rejected = (sum(c[k] for c in counts) for k in ("inputs", "prepared", "rejects"))
+    out.print(
+        f"{inputs:,} inputs = {prepared:,} prepared + {rejected:,} rejected", style="bold", highlight=False
+    )
+    if not prepared:
+        out.print("[bold red]no input gave a row[/]; the reasons are above")
+    out.print(
+        f"data set: {show.escape(str(root))}   look at it: syncdiff-prep inspect {show.escape(str(root))}"
+    )

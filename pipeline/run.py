@@ -1,0 +1,206 @@
+"""Preparing shards on Ray: the only file of the pipeline that knows of it.
+
+One task makes one shard from decode to Parquet; what passes between processes is a plan, a result and counts,
+never a frame. The driver watches: a worker that dies or stands still costs one clip, not the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayTaskError,
+    TaskCancelledError,
+    WorkerCrashedError,
+)
+
+from syncdiff.pipeline.config import PrepConfig
+from syncdiff.pipeline.plan import Run, ShardPlan, ShardResult
+from syncdiff.pipeline.prepare import Job, prepare_shard
+from syncdiff.pipeline.records import ClipError
+
+POLL_S = 0.25
+STILL_S = 600.0  # a worker that shows no frame, row or clip for so long is taken for stuck
+CRASHES_PER_CLIP = 2  # the first may be the machine's fault (memory); the second is the clip's
+
+# Nothing large passes through the object store, so it gets the smallest size Ray accepts.
+OBJECT_STORE_BYTES = 80 << 20
+
+_LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, TaskCancelledError)
+
+
+class RunError(Exception):
+    """The run itself could not go on (a full disk, no cluster); the message says why and what to do."""
+
+
+@dataclass
+class Progress:
+    """What the workers have done so far, and what each shard is at (clip id, seconds since its last sign)."""
+
+    clips: int = 0
+    frames: int = 0
+    rejects: Counter[str] = field(default_factory=Counter)
+    current: dict[str, tuple[str, float]] = field(default_factory=dict)
+
+
+class Monitor:
+    """Lives in an actor. Workers tell it of each clip; the driver asks it for a `Progress`."""
+
+    def __init__(self) -> None:
+        self._progress = Progress()
+
+    def begin(self, shard: str, clip_id: str) -> None:
+        self._progress.current[shard] = (clip_id, time.monotonic())
+
+    def beat(self, shard: str, frames: int) -> None:
+        self._progress.frames += frames
+        clip_id, _ = self._progress.current.get(shard, ("", 0.0))
+        self._progress.current[shard] = (clip_id, time.monotonic())
+
+    def end(self, shard: str, reason: str | None) -> None:
+        self._progress.clips += 1
+        if reason is not None:
+            self._progress.rejects[reason] += 1
+        self._progress.current.pop(shard, None)
+
+    def lost(self, shard: str) -> str | None:
+        """The clip at which a shard's worker was when it was lost."""
+        clip = self._progress.current.pop(shard, None)
+        return clip[0] if clip else None
+
+    def snapshot(self) -> Progress:
+        now = time.monotonic()
+        current = {shard: (clip, now - seen) for shard, (clip, seen) in self._progress.current.items()}
+        return Progress(self._progress.clips, self._progress.frames, Counter(self._progress.rejects), current)
+
+
+class RemoteWatch:
+    """A worker's line to the monitor. Calls are not awaited: watching must not slow the work."""
+
+    def __init__(self, monitor: Any, shard: str) -> None:
+        self._monitor = monitor
+        self._shard = shard
+
+    def begin(self, clip_id: str) -> None:
+        self._monitor.begin.remote(self._shard, clip_id)
+
+    def beat(self, frames: int) -> None:
+        self._monitor.beat.remote(self._shard, frames)
+
+    def end(self, reason: str | None) -> None:
+        self._monitor.end.remote(self._shard, reason)
+
+
+@lru_cache(maxsize=1)
+def _job(root: Path, config: PrepConfig) -> Job:
+    """One set of loaded models a worker process: Ray keeps processes and gives them shard after shard."""
+    return Job.load(root, config)
+
+
+def _shard_task(
+    plan: ShardPlan, root: Path, config: PrepConfig, monitor: Any, refused: Mapping[str, ClipError]
+) -> ShardResult:
+    return prepare_shard(plan, _job(root, config), RemoteWatch(monitor, plan.name), refused)
+
+
+def connect(workers: int | None, address: str | None) -> None:
+    """Start Ray on this machine's cores, or join a running cluster. Raises RunError."""
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(
+            f"could not start or reach Ray ({error}); is the cluster of --ray-address up?"
+        ) from error
+
+
+def prepare_shards(
+    run: Run,
+    plans: Sequence[ShardPlan],
+    config: PrepConfig,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Make these shards and record each as it is finished. `connect` comes first.
+
+    Each task asks for one core: the stages are single-threaded on purpose, since whole clips side by side use
+    cores better than threads within one. A GPU tracker asks for the share its configuration names.
+    """
+    monitor = ray.remote(num_cpus=0)(Monitor).remote()
+    task = ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker, max_retries=0)(_shard_task)
+    waiting = deque(plans)
+    running: dict[Any, ShardPlan] = {}
+    crashes: Counter[str] = Counter()
+    refused: dict[str, ClipError] = {}
+    root = run.paths.root.resolve()
+    while waiting or running:
+        while waiting and len(running) < _window():
+            plan = waiting.popleft()
+            known = {c.id: refused[c.id] for c in plan.clips if c.id in refused}
+            running[task.remote(plan, root, config, monitor, known)] = plan
+        ready, _ = ray.wait(list(running), timeout=POLL_S)
+        for reference in ready:
+            plan = running.pop(reference)
+            try:
+                run.record(ray.get(reference))
+            except _LOST as error:
+                _blame(ray.get(monitor.lost.remote(plan.name)), error, crashes, refused)
+                waiting.append(plan)
+            except RayTaskError as error:
+                raise RunError(_explain(plan, error)) from error
+        progress = ray.get(monitor.snapshot.remote())
+        on_progress(progress)
+        _stop_stuck(running, progress)
+
+
+def _window() -> int:
+    """How many tasks to hand to Ray at once: enough to fill all cores, few enough to stay responsive."""
+    return 2 * int(ray.cluster_resources().get("CPU", 1))
+
+
+def _blame(
+    clip_id: str | None, error: Exception, crashes: Counter[str], refused: dict[str, ClipError]
+) -> None:
+    """Count a lost worker against the clip it was at; refuse the clip when that happens again."""
+    key = clip_id or ""
+    crashes[key] += 1
+    if crashes[key] < CRASHES_PER_CLIP:
+        return
+    if clip_id is None:
+        raise RunError(f"workers die before they begin a clip ({type(error).__name__}: {error})")
+    stuck = isinstance(error, TaskCancelledError)
+    reason = "worker-stuck" if stuck else "worker-crashed"
+    detail = (
+        f"the worker {'made no progress for minutes' if stuck else 'died'} at this clip, {crashes[key]} times"
+    )
+    refused[clip_id] = ClipError("run", reason, f"{detail} ({type(error).__name__})", transient=True)
+
+
+def _stop_stuck(running: Mapping[Any, ShardPlan], progress: Progress) -> None:
+    for reference, plan in running.items():
+        _, idle_s = progress.current.get(plan.name, ("", 0.0))
+        if idle_s > STILL_S:
+            ray.cancel(reference, force=True)
+
+
+def _explain(plan: ShardPlan, error: RayTaskError) -> str:
+    cause = error.cause if isinstance(error.cause, Exception) else error
+    if isinstance(cause, OSError):
+        return f"shard {plan.name} could not be written: {cause}; make room or mend the disk, then run again"
+    return f"shard {plan.name} failed: {type(cause).__name__}: {cause}"
