@@ -62,7 +62,9 @@ class MediaInfo:
     decimals, as ffmpeg prints them). duration_s: of the whole file. pixel_aspect: width over height of a
     stored pixel. lead_frames: how often the first picture is repeated because the sound starts before it.
     start_us: time of the first picture, in microseconds of the file's clock. sound_offset_s: time of the
-    first sound sample minus time of frame 0. None stands for what the file does not say.
+    first sound sample minus time of frame 0. pixel_format, sample_format: what the decoders deliver, in
+    ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not
+    say.
     """
 
     has_video: bool
@@ -81,6 +83,9 @@ class MediaInfo:
     start_us: int = 0
     lead_frames: int = 0
     sound_offset_s: float = 0.0
+    pixel_format: str | None = None
+    full_range: bool = False
+    sample_format: str | None = None
 
 
 def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
@@ -323,12 +328,15 @@ def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
             "media", "too-large", f"a picture has more than {MAX_PIXELS} pixels once they are square"
         )
     stream = next((text for text in _streams(report, "Video") if "(attached pic)" not in text), "")
+    pixels = re.search(r"Video: [^,]*, (\w+)(?:\([^)]*\))?", stream)
     rotation = re.search(r"rotation of (-?[\d.]+) degrees", stream)
     return {
         "width_px": width,
         "height_px": height,
         "pixel_aspect": aspect,
         "video_codec": _match(r"Video: (\w+)", stream),
+        "pixel_format": pixels[1] if pixels else None,
+        "full_range": bool(pixels and ("(pc" in pixels[0] or pixels[1].startswith("yuvj"))),
         "source_fps": _rate(stream, "fps"),
         "nominal_fps": _rate(stream, "tbr"),
         "rotation_deg": float(rotation[1]) if rotation else 0.0,
@@ -343,6 +351,7 @@ def _sound_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
         "audio_codec": _match(r"Audio: (\w+)", stream),
         "audio_hz": int(first["sample_rate"]),
         "audio_channels": _channels(layout) if layout else None,
+        "sample_format": _match(r"Audio: .*? Hz, [^,\n]+, (\w+)", stream),
     }
 
 
