@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from posixpath import basename, splitext
@@ -50,6 +50,10 @@ class Listing:
     clips: tuple[Clip, ...]
     rejects: tuple[Reject, ...]
     notes: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Listing:
+        """The first `count` clips by id, all rejects left aside."""
+        return replace(self, clips=self.clips[:count], rejects=())
 
 
 def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None = None) -> Listing:
