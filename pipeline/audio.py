@@ -34,9 +34,9 @@ def logfbank(pcm16: I16) -> F32:
     hubert_dataset.py). Raises ValueError for sound without a sample.
     """
     energies, _ = _filterbank_energies(pcm16)
-    steps: F32 = np.log(energies).astype(np.float32)
+    steps = np.log(energies).astype(np.float32)
     steps = np.pad(steps, ((0, -len(steps) % LOGFBANK_STACK), (0, 0)))
-    return np.reshape(steps, (-1, LOGFBANK_STACK * 26))
+    return np.asarray(steps.reshape(-1, LOGFBANK_STACK * 26), dtype=np.float32)
 
 
 def mfcc(pcm16: I16) -> F32:
@@ -89,8 +89,7 @@ def slaney_mel_bands(num_bands: int, fft_size: int, low_hz: float, high_hz: floa
 
 
 def loudness(pcm16: I16, num_frames: int) -> F32:
-    """Level of the sound at each video frame, [num_frames], in decibels relative to full scale, at least
-    -100.
+    """Level of the sound at each video frame, [num_frames], in dB relative to full scale, at least -100.
 
     The root mean square from 1 to 3 kHz, under a Hann window of 80 ms around the middle of the frame. That
     band, of the second and third formants, follows the mouth's opening best (Chandrasekaran et al. 2009,
@@ -127,9 +126,9 @@ def av_correlation(
     frames that both have; the lag with the largest r is returned, the smaller one in size where two are
     equal.
 
-    Both are smoothed by (1, 4, 6, 4, 1)/16, because landmarks jitter from frame to frame while syllables come at 2
-    to 7 a second. They are not detrended: pauses, which a detrending weakens, tell most about the lag.
-    Levels more than 50 dB below the loudest frame count as that much, so that the depth of a digital
+    Both are smoothed by (1, 4, 6, 4, 1)/16, because landmarks jitter from frame to frame while syllables
+    come at 2 to 7 a second. They are not detrended: pauses, which a detrending weakens, tell most about the
+    lag. Levels more than 50 dB below the loudest frame count as that much, so that the depth of a digital
     silence has no weight.
 
     (None, None) where it is undefined: silence, a mouth that never moves, or fewer than 25 frames in common
