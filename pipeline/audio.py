@@ -48,7 +48,7 @@ def mfcc(pcm16: I16) -> F32:
     cepstra = scipy.fft.dct(np.log(energies), type=2, axis=1, norm="ortho")[:, :13]
     cepstra *= 1 + 11 * np.sin(np.pi * np.arange(13) / 22)  # liftering with L = 22
     cepstra[:, 0] = np.log(total)
-    return cepstra.astype(np.float32)
+    return np.asarray(cepstra, dtype=np.float32)
 
 
 def wav2lip_mel(pcm16: I16) -> F32:
