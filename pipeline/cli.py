@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
@@ -57,10 +59,10 @@ def main() -> None:
     try:
         app()
     except (LayoutError, ConfigError, PlanError, StoreError) as error:
-        err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(WRONG_USAGE)
     except (ClipError, OSError) as error:
-        err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(FAILED)
 
 
@@ -99,7 +101,7 @@ def _layout_command(layout: str) -> Callable[..., None]:
         settings = load_config(layout, config, {k: v for k, v in flags.items() if v is not None})
         listing = read_layout(layout, raw, splits=split or None)
         if limit:
-            listing = listing.first(limit)
+            listing = replace(listing, clips=listing.clips[:limit])
         _announce(listing)
         if dry_run:
             _show_estimate(listing, settings, workers)
@@ -142,12 +144,12 @@ def _announce(listing: Listing) -> None:
     parts = ", ".join(f"{name} {number:,}" for name, number in sorted(splits.items()))
     out.print(f"{listing.layout}: {len(listing.clips):,} clips ({parts or 'none'})", highlight=False)
     for note in listing.notes:
-        out.print(f"note: {show.escape(note)}", highlight=False, soft_wrap=True)
+        out.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
 
 
 def _show_estimate(listing: Listing, config: PrepConfig, workers: int | None) -> None:
     cores = workers or show.available_cores()
-    guess = estimate(listing.clips, config)
+    guess = estimate(listing.layout, listing.root, listing.clips, config)
     out.print(f"measured {guess.measured} clips, {guess.failed} of them would be rejected", highlight=False)
     out.print(
         f"expected: {guess.hours:.2f} hours of rows, {show.duration_text(guess.core_s / cores)} on {cores} cores, "
@@ -166,7 +168,7 @@ def _prepare(
     retry_rejects: bool,
 ) -> None:
     # Ray takes a second to import; commands that only read should not wait for it.
-    from syncdiff.pipeline.run import RunError, connect, prepare_shards
+    from syncdiff.pipeline.run import RunError, Work, connect, prepare_shards
 
     plans = plan_shards(listing.clips, config.clips_per_shard)
     identity = RunIdentity.of(
@@ -184,11 +186,12 @@ def _prepare(
             try:
                 connect(workers or show.available_cores(), ray_address)
                 with show.meter(out, sum(len(plan.clips) for plan in todo)) as meter:
+                    work = Work(listing.layout, listing.root.resolve(), root.resolve(), config)
                     prepare_shards(
-                        run, todo, config, lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values()))
+                        run, todo, work, lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values()))
                     )
             except RunError as error:
-                err.print(f"[bold red]error:[/] {show.escape(str(error))}", highlight=False, soft_wrap=True)
+                err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
                 sys.exit(FAILED)
         elif not run.paths.manifest.is_file():
             out.print("all shards are there already", highlight=False)
@@ -207,6 +210,4 @@ def _summary(root: Path, manifest: dict[str, Any]) -> None:
     )
     if not prepared:
         out.print("[bold red]no input gave a row[/]; the reasons are above")
-    out.print(
-        f"data set: {show.escape(str(root))}   look at it: syncdiff-prep inspect {show.escape(str(root))}"
-    )
+    out.print(f"data set: {escape(str(root))}   look at it: syncdiff-prep inspect {escape(str(root))}")

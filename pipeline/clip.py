@@ -111,13 +111,14 @@ def _read_sound(clip: Clip, info: MediaInfo, num_frames: int) -> Sound | None:
 def choose_parts(found: TrackResult, sound: Sound | None, info: MediaInfo, config: PrepConfig) -> list[Part]:
     """Of the faces seen at the same time the one that speaks, or all; cut at quiet moments where too long."""
     size = (info.width_px, info.height_px)
+    longest = round(config.max_clip_s * FPS)
     level = None if sound is None else loudness(sound.pcm, found.num_frames)
     parts = []
     for together in _simultaneous(found.tracks):
         order = choose_speaker(together, level, size)
         for face, index in enumerate(order if config.all_faces else order[:1]):
             track = together[index]
-            cuts = quiet_cuts(_stretch(sound, track), len(track), round(config.max_clip_s * FPS))
+            cuts = quiet_cuts(_stretch(sound or _silence(found), track), len(track), longest)
             parts += [Part(track.part(a, b), face, len(together)) for a, b in cuts]
     return sorted(parts, key=lambda part: (part.track.start_frame, part.face))
 
@@ -135,10 +136,12 @@ def _simultaneous(tracks: Sequence[Track]) -> list[list[Track]]:
     return groups
 
 
-def _stretch(sound: Sound | None, track: Track) -> I16 | None:
+def _silence(found: TrackResult) -> Sound:
+    return Sound(np.zeros(found.num_frames * SAMPLES_PER_FRAME, np.int16), 0)
+
+
+def _stretch(sound: Sound, track: Track) -> I16:
     """The sound of a track's frames, int16 [T*640]."""
-    if sound is None:
-        return None
     start = track.start_frame * SAMPLES_PER_FRAME
     return sound.pcm[start : start + len(track) * SAMPLES_PER_FRAME]
 
@@ -201,7 +204,7 @@ def finish_row(origin: Origin, cutting: Cutting, config: PrepConfig) -> Row:
     detail = np.concatenate(cutting.sharpness)
     pose = select(head_pose_deg(landmarks), opening, detail, config.pose, usable=track.detected)
     masks = mouth_masks(to_crop(landmarks, cutting.face_matrices), config.face_size_px, config.mask)
-    pcm = _stretch(origin.sound, track)
+    pcm = None if origin.sound is None else _stretch(origin.sound, track)
     lag, correlation = (None, None) if pcm is None else av_correlation(opening, loudness(pcm, len(track)))
     columns = {
         **_identity_columns(origin, cutting.part),

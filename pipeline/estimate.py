@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from syncdiff.pipeline.clip import prepare_clip
 from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.records import FPS, Clip, ClipError, Row
 from syncdiff.pipeline.shards import feature_record, record_bytes
 from syncdiff.pipeline.track import make_backend
+from syncdiff.pipeline.transcripts import with_text
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Estimate:
     bytes: float
 
 
-def estimate(clips: Sequence[Clip], config: PrepConfig, most: int = 5) -> Estimate:
+def estimate(layout: str, raw: Path, clips: Sequence[Clip], config: PrepConfig, most: int = 5) -> Estimate:
     """Prepare up to `most` clips, evenly spread over the list, and scale up to all of it. Nothing is written."""
     chosen = clips[:: max(1, -(-len(clips) // most))]
     backend = make_backend(config.tracker)
@@ -36,7 +38,7 @@ def estimate(clips: Sequence[Clip], config: PrepConfig, most: int = 5) -> Estima
     started = time.perf_counter()
     for clip in chosen:
         try:
-            rows += prepare_clip(clip, config, backend)
+            rows += prepare_clip(with_text(layout, raw, clip), config, backend)
         except ClipError:
             failed += 1
     elapsed_s = time.perf_counter() - started

@@ -19,6 +19,7 @@ from syncdiff.pipeline.schema import CLIP_SCHEMA, feature_schema
 from syncdiff.pipeline.shards import ShardWriter, feature_record
 from syncdiff.pipeline.store import StorePaths
 from syncdiff.pipeline.track import FaceBackend, make_backend
+from syncdiff.pipeline.transcripts import with_text
 
 _log = logging.getLogger(__name__)
 
@@ -35,18 +36,20 @@ class Watch(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """What every shard of a run shares: where to write, how, and the loaded face models."""
+    """What every shard of a run shares: what is read, where it goes, how, and the loaded face models."""
 
+    layout: str
+    raw: Path
     paths: StorePaths
     config: PrepConfig
     backend: FaceBackend
 
     @staticmethod
-    def load(root: Path, config: PrepConfig) -> Job:
-        return Job(StorePaths(root), config, make_backend(config.tracker))
+    def load(layout: str, raw: Path, root: Path, config: PrepConfig) -> Job:
+        return Job(layout, raw, StorePaths(root), config, make_backend(config.tracker))
 
 
-class _HalfDone(Exception):
+class _HalfDoneError(Exception):
     """A clip failed after some of its rows were written; the shard is written again without it."""
 
     def __init__(self, clip_id: str, error: ClipError) -> None:
@@ -66,7 +69,7 @@ def prepare_shard(
     while True:
         try:
             return _write_shard(plan, job, watch, refused)
-        except _HalfDone as half:
+        except _HalfDoneError as half:
             refused[half.clip_id] = half.error
 
 
@@ -101,7 +104,7 @@ def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, 
                     frames += row.columns["num_frames"]
             except ClipError as error:
                 if rows:
-                    raise _HalfDone(clip.id, error) from error
+                    raise _HalfDoneError(clip.id, error) from error
                 rejects.append(error.reject(clip))
                 reason = f"{error.stage}/{error.reason}"
             watch.end(reason)
@@ -120,15 +123,16 @@ def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, 
 def _guarded(clip: Clip, job: Job, watch: Watch) -> Prepared:
     """The rows of a clip; an error nobody declared becomes a reject that names it.
 
-    This is the one place where any exception is caught: a mistake of ours must cost one clip of a million, and
-    must be seen. Running out of disk or memory is not a property of the clip and goes through.
+    This is the one place where any exception is caught: a mistake of ours must cost one clip of a million,
+    and must be seen. Running out of disk or memory is not a property of the clip and goes through.
     """
     try:
-        yield from prepare_clip(clip, job.config, job.backend, watch.beat)
+        yield from prepare_clip(with_text(job.layout, job.raw, clip), job.config, job.backend, watch.beat)
     except (ClipError, OSError, MemoryError):
         raise
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         _log.exception("unexpected error in clip %s", clip.id)
-        detail = f"{type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno}); please report this"
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        detail = f"{type(error).__name__}: {error} ({place}); please report this"
         raise ClipError("run", "internal-error", detail) from error

@@ -101,16 +101,24 @@ class RemoteWatch:
         self._monitor.end.remote(self._shard, reason)
 
 
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to know besides its shard: the raw data set, the new one, and how."""
+
+    layout: str
+    raw: Path
+    root: Path
+    config: PrepConfig
+
+
 @lru_cache(maxsize=1)
-def _job(root: Path, config: PrepConfig) -> Job:
+def _job(work: Work) -> Job:
     """One set of loaded models a worker process: Ray keeps processes and gives them shard after shard."""
-    return Job.load(root, config)
+    return Job.load(work.layout, work.raw, work.root, work.config)
 
 
-def _shard_task(
-    plan: ShardPlan, root: Path, config: PrepConfig, monitor: Any, refused: Mapping[str, ClipError]
-) -> ShardResult:
-    return prepare_shard(plan, _job(root, config), RemoteWatch(monitor, plan.name), refused)
+def _shard_task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, ClipError]) -> ShardResult:
+    return prepare_shard(plan, _job(work), RemoteWatch(monitor, plan.name), refused)
 
 
 def connect(workers: int | None, address: str | None) -> None:
@@ -134,7 +142,7 @@ def connect(workers: int | None, address: str | None) -> None:
 def prepare_shards(
     run: Run,
     plans: Sequence[ShardPlan],
-    config: PrepConfig,
+    work: Work,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> None:
     """Make these shards and record each as it is finished. `connect` comes first.
@@ -142,18 +150,17 @@ def prepare_shards(
     Each task asks for one core: the stages are single-threaded on purpose, since whole clips side by side use
     cores better than threads within one. A GPU tracker asks for the share its configuration names.
     """
-    monitor = ray.remote(num_cpus=0)(Monitor).remote()
-    task = ray.remote(num_cpus=1, num_gpus=config.gpus_per_worker, max_retries=0)(_shard_task)
+    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    task: Any = ray.remote(num_cpus=1, num_gpus=work.config.gpus_per_worker, max_retries=0)(_shard_task)
     waiting = deque(plans)
     running: dict[Any, ShardPlan] = {}
     crashes: Counter[str] = Counter()
     refused: dict[str, ClipError] = {}
-    root = run.paths.root.resolve()
     while waiting or running:
         while waiting and len(running) < _window():
             plan = waiting.popleft()
             known = {c.id: refused[c.id] for c in plan.clips if c.id in refused}
-            running[task.remote(plan, root, config, monitor, known)] = plan
+            running[task.remote(plan, work, monitor, known)] = plan
         ready, _ = ray.wait(list(running), timeout=POLL_S)
         for reference in ready:
             plan = running.pop(reference)
