@@ -15,6 +15,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import imageio_ffmpeg
 
@@ -37,6 +38,13 @@ def ffmpeg_version(binary: str | None = None) -> str:
         [binary or ffmpeg_binary(), "-version"], stdin=subprocess.DEVNULL, capture_output=True, check=True
     )
     return shown.stdout.decode("utf-8", "replace").split()[2]
+
+
+def command_line(output: Any, loglevel: str) -> list[str]:
+    """Arguments that run an ffmpeg-python output node quietly, never asking anything."""
+    return list(
+        output.global_args("-hide_banner", "-nostdin", "-loglevel", loglevel).compile(cmd=ffmpeg_binary())
+    )
 
 
 class FfmpegProcess:
@@ -162,10 +170,9 @@ class FfmpegProcess:
 
 
 def error_lines(log: str) -> list[str]:
-    """The lines of a log for people: without addresses, which differ from run to run, and without file
-    paths."""
-    lines = (re.sub(r"^\[(?:[^\]@]* @ )?[^\]]*\] ", "", line).strip() for line in log.splitlines())
-    return [line for line in lines if line and not line.startswith("Error opening input file")]
+    """The lines of a log, without what differs from run to run or machine to machine: addresses and paths."""
+    lines = (re.sub(r"^\[[^\]]* @ [^\]]*\] |file:/.*: ", "", line).strip() for line in log.splitlines())
+    return [line for line in lines if line and "file:/" not in line]
 
 
 def _widen_pipe(descriptor: int) -> None:
