@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from syncdiff.pipeline.layouts import LAYOUTS, LayoutError, Listing, read_layout
 from syncdiff.pipeline.plan import PlanError, Run, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store import StoreError
+from syncdiff.pipeline.verify import verify
 from syncdiff.pipeline.versions import versions
 
 app = typer.Typer(
@@ -66,75 +66,70 @@ def main() -> None:
         sys.exit(FAILED)
 
 
-def _layout_command(layout: str) -> Callable[..., None]:
-    def command(
-        raw: Annotated[Path, typer.Argument(help="Folder of the raw data set; only read, never changed.")],
-        out_dir: Annotated[
-            Path | None,
-            typer.Option("--out", "-o", help=f"Where the data set goes.  [default: data/{layout}]"),
-        ] = None,
-        split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
-        config: Annotated[
-            Path | None, typer.Option(help=f"A YAML file over the defaults of configs/{layout}.yaml.")
-        ] = None,
-        tracker: Annotated[str | None, typer.Option(help="Face tracker: dlib or face-alignment.")] = None,
-        face_size: Annotated[int | None, typer.Option(help="Side of the face crops in pixels.")] = None,
-        all_faces: Annotated[
-            bool | None, typer.Option("--all-faces", help="Keep every face, not only the speaker's.")
-        ] = None,
-        workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
-        ray_address: Annotated[
-            str | None, typer.Option(help="A running Ray cluster, such as auto or ray://head:10001.")
-        ] = None,
-        limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips.")] = None,
-        dry_run: Annotated[
-            bool, typer.Option(help="Say what would be done, time and size; write nothing.")
-        ] = False,
-        overwrite: Annotated[bool, typer.Option(help="Start again where --out holds a data set.")] = False,
-        retry_rejects: Annotated[bool, typer.Option(help="Try rejected inputs again.")] = False,
-    ) -> None:
-        flags = {
-            "tracker": tracker,
-            "face_size_px": face_size,
-            "all_faces": all_faces,
-        }
-        settings = load_config(layout, config, {k: v for k, v in flags.items() if v is not None})
-        listing = read_layout(layout, raw, splits=split or None)
-        if limit:
-            listing = replace(listing, clips=listing.clips[:limit])
-        _announce(listing)
-        if dry_run:
-            _show_estimate(listing, settings, workers)
-            return
-        _prepare(
-            listing,
-            settings,
-            out_dir or Path("data") / layout,
-            workers,
-            ray_address,
-            overwrite,
-            retry_rejects,
-        )
+def prepare(
+    context: typer.Context,
+    raw: Annotated[Path, typer.Argument(help="Folder of the raw data set; only read, never changed.")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Where the data set goes.  [default: data/LAYOUT]")
+    ] = None,
+    split: Annotated[list[str] | None, typer.Option(help="Only this split; may be repeated.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file over the defaults of configs/LAYOUT.yaml.")
+    ] = None,
+    tracker: Annotated[str | None, typer.Option(help="Face tracker: dlib or face-alignment.")] = None,
+    face_size: Annotated[int | None, typer.Option(help="Side of the face crops in pixels.")] = None,
+    all_faces: Annotated[
+        bool | None, typer.Option("--all-faces", help="Keep every face, not only the speaker's.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, such as auto or ray://head:10001.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, time and size; write nothing.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again where --out holds a data set.")
+    ] = False,
+    retry_rejects: Annotated[
+        bool, typer.Option("--retry-rejects", help="Try rejected inputs again.")
+    ] = False,
+) -> None:
+    layout = str(context.info_name)
+    flags = {"tracker": tracker, "face_size_px": face_size, "all_faces": all_faces}
+    settings = load_config(layout, config, {k: v for k, v in flags.items() if v is not None})
+    listing = read_layout(layout, raw, splits=split or None)
+    if limit:
+        listing = replace(listing, clips=listing.clips[:limit])
+    _announce(listing)
+    if dry_run:
+        _show_estimate(listing, settings, workers)
+        return
+    root = out_dir or Path("data") / layout
+    _prepare(listing, settings, root, workers, ray_address, overwrite, retry_rejects)
 
-    command.__doc__ = f"""Prepare {_ABOUT[layout]}.
 
-    Running the same command again continues where it stopped.
+_EXAMPLES = """Prepare {about}.
 
-    Examples:
+Running the same command again continues where it stopped.
 
-    `syncdiff-prep {layout} /raw/{layout}` — all of it, on all cores, into data/{layout}
+Examples:
 
-    `syncdiff-prep {layout} /raw/{layout} --dry-run` — how many clips, how long, how large
+`syncdiff-prep {layout} /raw/{layout}` — all of it, on all cores, into data/{layout}
 
-    `syncdiff-prep {layout} /raw/{layout} --limit 100 --out data/try` — a first try
-    """
-    return command
+`syncdiff-prep {layout} /raw/{layout} --dry-run` — how many clips, how long, how large
 
+`syncdiff-prep {layout} /raw/{layout} --limit 100 --out data/try` — a first try
+"""
 
 for _layout in LAYOUTS:
-    app.command(_layout, rich_help_panel="Prepare a data set", short_help=_ABOUT[_layout])(
-        _layout_command(_layout)
-    )
+    app.command(
+        _layout,
+        rich_help_panel="Prepare a data set",
+        short_help=_ABOUT[_layout],
+        help=_EXAMPLES.format(about=_ABOUT[_layout], layout=_layout),
+    )(prepare)
 
 
 def _announce(listing: Listing) -> None:
@@ -150,12 +145,14 @@ def _announce(listing: Listing) -> None:
 def _show_estimate(listing: Listing, config: PrepConfig, workers: int | None) -> None:
     cores = workers or show.available_cores()
     guess = estimate(listing.layout, listing.root, listing.clips, config)
-    out.print(f"measured {guess.measured} clips, {guess.failed} of them would be rejected", highlight=False)
-    out.print(
-        f"expected: {guess.hours:.2f} hours of rows, {show.duration_text(guess.core_s / cores)} on {cores} cores, "
-        f"{show.bytes_text(guess.bytes)} of shards; {len(listing.rejects)} inputs rejected by the listing",
-        highlight=False,
+    time, size = show.duration_text(guess.core_s / cores), show.bytes_text(guess.bytes)
+    lines = (
+        f"measured {guess.measured} clips, {guess.failed} of them would be rejected",
+        f"expected: {guess.hours:.2f} hours of rows, {time} on {cores} cores, {size} of shards",
+        f"{len(listing.rejects):,} inputs are rejected by the listing already",
     )
+    for line in lines:
+        out.print(line, highlight=False)
 
 
 def _prepare(
@@ -211,3 +208,23 @@ def _summary(root: Path, manifest: dict[str, Any]) -> None:
     if not prepared:
         out.print("[bold red]no input gave a row[/]; the reasons are above")
     out.print(f"data set: {escape(str(root))}   look at it: syncdiff-prep inspect {escape(str(root))}")
+
+
+@app.command("verify", rich_help_panel="Look at a data set")
+def verify_command(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+) -> None:
+    """Check every file against its recorded hash and schema, and features row by row against clips.
+
+    Example: `syncdiff-prep verify data/lrs2`
+    """
+    checked = wrong = 0
+    for name, problems in verify(data):
+        checked += 1
+        wrong += bool(problems)
+        for problem in problems:
+            out.print(f"[red]{escape(name)}[/]: {escape(problem)}", highlight=False, soft_wrap=True)
+    if wrong:
+        out.print(f"{wrong} of {checked} checks failed; prepare again to mend (finished shards are kept)")
+        sys.exit(FAILED)
+    out.print(f"{checked} checks, all well")
