@@ -44,7 +44,7 @@ MOUTH_WINDOW_FRAMES = 12
 class AlignConfig:
     """smooth_frames: standard deviation in frames of the zero-phase smoothing of the points (0: none)."""
 
-    smooth_frames: float = 2.0
+    smooth_frames: float = 1.0
 
 
 def smooth_over_time(values: NDArray[np.floating], sigma_frames: float) -> NDArray[np.float64]:
@@ -139,8 +139,7 @@ def crop_faces(frames: U8, matrices: F32, face_size_px: int) -> U8:
 
 
 def crop_chunks(chunks: Iterable[U8], matrices: F32, face_size_px: int) -> Iterator[U8]:
-    """Face crops chunk by chunk, for a clip whose frames come in consecutive chunks; `matrices` is the whole
-    clip's.
+    """Face crops of a clip whose frames come in consecutive chunks; `matrices` are those of the whole clip.
 
     Raises ValueError where the chunks hold more or fewer frames than there are matrices.
     """
@@ -156,67 +155,80 @@ def crop_chunks(chunks: Iterable[U8], matrices: F32, face_size_px: int) -> Itera
 
 
 def _warp(image: U8, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> U8:
-    """`image` under the affine `matrix` at `size` (width, height): bilinear, averaged over areas where it
-    shrinks.
-    """
-    scale = float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
-    if scale < 0.9:
-        image, matrix = _reduce(image, matrix, size, scale)
+    """`image` under the affine `matrix` at `size` (width, height): bilinear, low-passed where it shrinks."""
+    if _scale(matrix) < 0.95:
+        image, matrix = _reduce(image, matrix, size)
     return np.asarray(cv2.warpAffine(image, matrix, size, flags=cv2.INTER_LINEAR, borderMode=border))
 
 
-def _reduce(
-    image: U8, matrix: NDArray[np.float64], size: tuple[int, int], scale: float
-) -> tuple[U8, NDArray[np.float64]]:
-    """The part of `image` that the warp will read, shrunk by `scale`, and the matrix that remains."""
-    x0, y0, x1, y1 = _source_box(matrix, size, image.shape[1], image.shape[0], margin=2 + int(2 / scale))
-    width, height = max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale))
-    small = cv2.resize(image[y0:y1, x0:x1], (width, height), interpolation=cv2.INTER_AREA)
-    # Pixel centres at whole numbers: source = (small + 0.5) * factor - 0.5 + corner.
-    factor = np.array([(x1 - x0) / width, (y1 - y0) / height])
-    corner = 0.5 * factor - 0.5 + (x0, y0)
-    rest = np.column_stack([matrix[:, :2] * factor, matrix[:, :2] @ corner + matrix[:, 2]])
-    return np.asarray(small), rest
+def _scale(matrix: NDArray[np.float64]) -> float:
+    return float(np.sqrt(abs(np.linalg.det(matrix[:, :2]))))
+
+
+def _reduce(image: U8, matrix: NDArray[np.float64], size: tuple[int, int]) -> tuple[U8, NDArray[np.float64]]:
+    """The part of `image` that a shrinking warp reads, low-passed and halved as needed, and the rest of it.
+
+    Halving averages 2x2 pixels; between two halvings a 3x3 kernel takes over little by little, so that a
+    face of changing size does not change its sharpness from one frame to the next.
+    """
+    scale = _scale(matrix)
+    x0, y0, x1, y1 = _source_box(matrix, size, image.shape, margin=2 + int(2 / scale))
+    part, linear, shift = image[y0:y1, x0:x1], matrix[:, :2], matrix[:, :2] @ (x0, y0) + matrix[:, 2]
+    while scale <= 0.5 and min(part.shape[:2]) > 1:
+        height, width = part.shape[0] // 2, part.shape[1] // 2
+        part = np.asarray(
+            cv2.resize(part[: 2 * height, : 2 * width], (width, height), interpolation=cv2.INTER_AREA)
+        )
+        shift = shift + linear @ (0.5, 0.5)  # pixel centres: large = 2 * small + 0.5
+        linear, scale = 2 * linear, 2 * scale
+    # The kernel (side, 1 - 2 side, side) grows from nothing to (1 2 1)/4 just before a halving.
+    side = float(np.clip((1 - scale) / 2, 1e-6, 0.25))
+    sigma = np.sqrt(-0.5 / np.log(side / (1 - 2 * side)))
+    part = np.asarray(cv2.GaussianBlur(part, (3, 3), sigma, borderType=cv2.BORDER_REPLICATE))
+    return part, np.column_stack([linear, shift])
 
 
 def _source_box(
-    matrix: NDArray[np.float64], size: tuple[int, int], width: int, height: int, margin: int
+    matrix: NDArray[np.float64], size: tuple[int, int], shape: tuple[int, ...], margin: int
 ) -> tuple[int, int, int, int]:
-    """Whole-pixel box (x0, y0, x1, y1) inside a picture that holds what a crop of `size` shows, and `margin`
-    more.
-    """
-    corners = np.array(
-        [(-0.5, -0.5), (size[0] - 0.5, -0.5), (-0.5, size[1] - 0.5), (size[0] - 0.5, size[1] - 0.5)]
-    )
+    """Box (x0, y0, x1, y1) of whole pixels of a picture with what a crop of `size` shows, and a margin."""
+    width, height = size[0] - 0.5, size[1] - 0.5
+    corners = np.array([(-0.5, -0.5), (width, -0.5), (-0.5, height), (width, height)])
     back = np.linalg.solve(matrix[:, :2], (corners - matrix[:, 2]).T)
     low, high = np.floor(back.min(axis=1)) - margin, np.ceil(back.max(axis=1)) + margin + 1
-    x0, y0 = int(np.clip(low[0], 0, width - 1)), int(np.clip(low[1], 0, height - 1))
-    return x0, y0, int(np.clip(high[0], x0 + 1, width)), int(np.clip(high[1], y0 + 1, height))
+    x0, y0 = (int(np.clip(low[axis], 0, shape[1 - axis] - 1)) for axis in (0, 1))
+    return x0, y0, int(np.clip(high[0], x0 + 1, shape[1])), int(np.clip(high[1], y0 + 1, shape[0]))
 
 
 def paste_back(frame: U8, face: U8, matrix: F32, mask: Bool, feather: float = 0.04) -> U8:
     """A copy of `frame` [H,W,3] with `face` [N,N,3] in place where `mask` [N,N] is set.
 
-    The face fades in from the mask's edge inwards over `feather` of the crop's side. Every pixel of the
-    frame whose centre falls outside the mask keeps its exact value.
+    The face fades in from the mask's edge inwards over `feather` of the crop's side. Every pixel of the frame
+    whose centre falls outside the mask keeps its exact value.
     """
-    size = face.shape[0]
-    exact = matrix.astype(np.float64)
-    x0, y0, x1, y1 = _source_box(exact, (size, size), frame.shape[1], frame.shape[0], margin=1)
-    box = (x1 - x0, y1 - y0)
-    inverse = np.linalg.inv(exact[:, :2])
-    back = np.column_stack([inverse, -inverse @ exact[:, 2] - (x0, y0)])
-    padded = np.pad(mask.astype(np.uint8), 1)  # the crop's edge is an edge of the mask too
-    depth = cv2.distanceTransform(padded, cv2.DIST_L2, 5)[1:-1, 1:-1]
-    alpha = np.clip((depth - 1) / max(1.0, feather * size) * 255, 0, 255).astype(np.uint8)
-    inside = cv2.warpAffine(mask.astype(np.uint8), back, box, flags=cv2.INTER_NEAREST)
-    weight = (
-        _warp(alpha, back, box, cv2.BORDER_CONSTANT).astype(np.float32)[..., None] / 255 * inside[..., None]
-    )
-    pasted = _warp(face, back, box, cv2.BORDER_REPLICATE)
+    size, marked = face.shape[0], mask.view(np.uint8)
+    left, top, width, height = cv2.boundingRect(marked)
     result: U8 = frame.copy()
-    part = result[y0:y1, x0:x1]
-    part[...] = np.rint(part + weight * (pasted.astype(np.float32) - part))
+    if width == 0:
+        return result
+    # The rows and columns around the mask alone, with an unmarked rim: the crop's edge is the mask's edge
+    # too.
+    marked = np.pad(marked[top : top + height, left : left + width], 1)
+    face = np.asarray(face[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1])
+    onto = matrix.astype(np.float64)
+    onto[:, 2] -= (left - 1, top - 1)
+    x0, y0, x1, y1 = _source_box(onto, (width + 2, height + 2), frame.shape, margin=1)
+    box = (x1 - x0, y1 - y0)
+    inverse = np.linalg.inv(onto[:, :2])
+    back = np.column_stack([inverse, -inverse @ onto[:, 2] - (x0, y0)])
+    depth = cv2.distanceTransform(marked, cv2.DIST_L2, 3)
+    fade = np.clip((depth - 1) * (255 / max(1.0, feather * size)), 0, 255).astype(np.uint8)
+    weight = _warp(fade, back, box, cv2.BORDER_CONSTANT).astype(np.float32) / 255
+    weight *= cv2.warpAffine(marked, back, box, flags=cv2.INTER_NEAREST)
+    back_of_face = back.copy()
+    back_of_face[:, 2] += back[:, :2] @ (float(left == 0), float(top == 0))
+    pasted = _warp(face, back_of_face, box, cv2.BORDER_REPLICATE)
+    result[y0:y1, x0:x1] = cv2.blendLinear(result[y0:y1, x0:x1], pasted, 1 - weight, weight)
     return result
 
 
@@ -253,7 +265,7 @@ def crop_mouths(frames: U8, matrices: F32) -> U8:
     size = (MOUTH_SIZE_PX, MOUTH_SIZE_PX)
     mouths = np.empty((len(frames), *size), np.uint8)
     for frame, matrix, mouth in zip(frames, matrices.astype(np.float64), mouths, strict=True):
-        x0, y0, x1, y1 = _source_box(matrix, size, frame.shape[1], frame.shape[0], margin=2)
+        x0, y0, x1, y1 = _source_box(matrix, size, frame.shape, margin=2)
         shifted = np.column_stack([matrix[:, :2], matrix[:, :2] @ (x0, y0) + matrix[:, 2]])
         part = frame[y0:y1, x0:x1].astype(np.float32)
         warped = cv2.warpAffine(part, shifted, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)

@@ -19,8 +19,7 @@ from syncdiff.pipeline.records import F32, Bool, ClipError, check_array
 
 MaskKind = Literal["lower-half", "mouth-box", "landmarks"]
 
-# iBUG numbering from 0: the jaw from below the ears (3, 13) over the chin (8), the mouth, eyes and nose
-# bridge.
+# iBUG numbering from 0: the jaw from below one ear (3) over the chin (8) to below the other (13), the mouth.
 HIDDEN_POINTS = (*range(3, 14), *range(48, 68))
 # What an opening jaw carries along: the chin and the lower lip.
 JAW_POINTS = (*range(5, 12), *range(55, 60), *range(65, 68))
@@ -33,9 +32,9 @@ class MaskConfig:
 
     kind: `lower-half` hides everything from the middle of the crop downwards, the same for every frame;
     `landmarks` a convex polygon around jaw and mouth; `mouth-box` the upright rectangle around that polygon.
-    margin: room around the landmarks as a share of the crop's side. opening_room: how much further than in
-    this clip the jaw may open (a generated mouth can be wider open than any of the source), as a share of
-    the crop's side; kinds `landmarks` and `mouth-box`.
+    margin: room around the landmarks, as a share of the crop's side.
+    opening_room: how much further than anywhere in this clip the jaw may open, as a share of the crop's side
+    (a made mouth can be wider open than any of the source); not for `lower-half`, which has room enough.
     """
 
     kind: MaskKind = "lower-half"
@@ -52,8 +51,9 @@ class MaskConfig:
 def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | None = None) -> Bool:
     """Masks [T,N,N], True where the mouth is to be made, for the landmarks [T,68,2] of a clip in crop pixels.
 
-    In every frame all jaw points 3-13 and mouth points 48-67, with the margin around them, lie inside, as
-    far as they lie in the crop. Raises ClipError `degenerate-landmarks` where landmarks are not finite.
+    In every frame the mouth (points 48-67) with the margin around it lies inside as far as it lies in the
+    crop, and so do, for `landmarks` and `mouth-box`, the jaw points 3-13; `lower-half` takes in all below the
+    mouth. Raises ClipError `degenerate-landmarks` where landmarks are not finite.
     """
     check_array("landmarks_crop_px", landmarks_crop_px, np.float32, (None, 68, 2))
     config = config or MaskConfig()
@@ -84,11 +84,11 @@ def _directions() -> NDArray[np.float64]:
 
 
 def _reach(landmarks: F32, config: MaskConfig) -> NDArray[np.float64]:
-    """How far the hidden region of each frame reaches in each direction [T,K] (its support function).
+    """How far the hidden region of each frame reaches in each direction [T,K]: its support function.
 
-    Each hidden point is predicted from the rigid points by a linear map fitted over the clip; what the
-    prediction misses in one frame (the moving mouth above all) is granted to the point in all frames. So the
-    region holds the point in every frame, and follows only the head.
+    Each hidden point is predicted from the rigid points by a linear map fitted over the clip. What that
+    misses in any frame (the moving mouth above all) is granted to the point in every frame. So the region
+    holds the point in every frame, yet follows only the head.
     """
     hidden = landmarks[:, HIDDEN_POINTS].astype(np.float64)
     predicted = _predict(landmarks, hidden)
@@ -101,7 +101,7 @@ def _reach(landmarks: F32, config: MaskConfig) -> NDArray[np.float64]:
 
 
 def _predict(landmarks: F32, hidden: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ridge regression of the hidden points [T,P,2] on three points of the rigid head: eye centres and nose."""
+    """Ridge regression of the hidden points [T,P,2] on three points of the rigid head: eyes and nose."""
     right = landmarks[:, 36:42].mean(axis=1)
     left = landmarks[:, 42:48].mean(axis=1)
     nose = landmarks[:, 27:31].mean(axis=1)
@@ -109,8 +109,9 @@ def _predict(landmarks: F32, hidden: NDArray[np.float64]) -> NDArray[np.float64]
     signal -= signal.mean(axis=0)
     mean = hidden.mean(axis=0)
     target = (hidden - mean).reshape(len(hidden), -1)
-    # The penalty equals landmark noise of 0.3 % of the crop: heads that hardly move get a mask that doesn't.
-    gram = signal.T @ signal + len(signal) * 0.003**2 * np.eye(signal.shape[1])
+    # The penalty equals head motion of 1 % of the crop: masks follow heads that turn. For heads that hold
+    # still one mask that fits all frames costs little more, and landmark noise does not make it tremble.
+    gram = signal.T @ signal + len(signal) * 0.01**2 * np.eye(signal.shape[1])
     weights = np.linalg.solve(gram, signal.T @ target)
     return np.asarray(mean + (signal @ weights).reshape(hidden.shape))
 

@@ -72,7 +72,7 @@ class PoseConfig:
 
 
 def interocular_px(landmarks: F32) -> F32:
-    """Distance between the eye centres (means of points 36-41 and of 42-47): [T,68,2] to [T], in their unit."""
+    """Distance between the eye centres (means of points 36-41 and of 42-47): [T,68,2] to [T]."""
     check_array("landmarks", landmarks, np.float32, (None, 68, 2))
     between = landmarks[:, LEFT_EYE].mean(axis=1) - landmarks[:, RIGHT_EYE].mean(axis=1)
     return np.asarray(np.hypot(between[:, 0], between[:, 1]), np.float32)
@@ -91,7 +91,7 @@ def mouth_opening(landmarks: F32) -> F32:
 
 
 def sharpness(faces: U8) -> F32:
-    """Variance of the Laplacian of each grey crop: [T,N,N,3] to [T] (Pech-Pacheco et al. 2000, LAP4 kernel)."""
+    """Variance of the Laplacian of each grey crop: [T,N,N,3] to [T] (Pech-Pacheco et al. 2000)."""
     check_array("faces", faces, np.uint8, (None, None, None, 3))
     values = np.empty(len(faces), np.float32)
     for t, face in enumerate(faces):
@@ -137,7 +137,7 @@ def _rotation(
 
 
 def _angles_deg(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Pitch, yaw, roll of R = Ry(-yaw) Rx(-pitch) Rz(roll) in axes x right, y down, z away from the camera."""
+    """Pitch, yaw, roll of R = Ry(-yaw) Rx(-pitch) Rz(roll); axes x right, y down, z away from the camera."""
     pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
     yaw = np.arctan2(-rotation[0, 2], rotation[2, 2])
     roll = np.arctan2(rotation[1, 0], rotation[1, 1])
@@ -230,7 +230,7 @@ def select(
     config: PoseConfig | None = None,
     usable: Bool | None = None,
 ) -> PoseSelection:
-    """Pose frame and reference frames of a clip from its head pose [T,3], mouth opening [T] and sharpness [T].
+    """Pose and reference frames of a clip from its head pose [T,3], mouth opening [T] and sharpness [T].
 
     See `select_pose` and `select_identity`.
     """
