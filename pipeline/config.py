@@ -1,4 +1,4 @@
-"""Settings of a preparation: a layout's defaults, then the user's YAML file, then flags; each key is checked."""
+"""Settings of a preparation: a layout's defaults, then the user's YAML file, then flags; all checked."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class PrepConfig:
     face_size_px: side of the face crops. jpeg_quality: of the stored crops. tracker: face tracking backend.
     all_faces: keep every face, not only the speaker's. max_clip_s: a longer track becomes several rows.
     features: computed with the clips, from `logfbank` and `mel`. mouth_rois: store the 96x96 grey mouth
-    pictures that AV-HuBERT's visual input is cut from. clips_per_shard: None (`auto` in a file) lets the number
-    of clips decide. gpus_per_worker: share of a GPU that a worker of a GPU tracker asks Ray for; it changes no
-    result. The rest are the settings of single stages.
+    pictures that AV-HuBERT's visual input is cut from. clips_per_shard: None (`auto` in a file) lets the
+    number of clips decide. gpus_per_worker: share of a GPU that a worker of a GPU tracker asks Ray for; it
+    changes no result. The rest are the settings of single stages.
     """
 
     face_size_px: int = 256
@@ -200,7 +200,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key that is set twice, where YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         twice = [key for i, key in enumerate(keys) if key in keys[:i]]
         if twice:
             raise yaml.constructor.ConstructorError(None, None, f"{twice[0]!r} is set twice", node.start_mark)
