@@ -43,6 +43,7 @@ err = Console(stderr=True)
 
 WRONG_USAGE = 2
 FAILED = 1
+INTERRUPTED = 130
 
 _ABOUT = {
     "lrs2": "LRS2 (`mvlrs_v1/{main,pretrain}/<speaker>/<clip>.mp4`, lists train/val/test/pretrain.txt)",
@@ -61,6 +62,9 @@ def main() -> None:
     except (LayoutError, ConfigError, PlanError, StoreError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(WRONG_USAGE)
+    except KeyboardInterrupt:
+        err.print("stopped; finished shards are kept, and the same command continues")
+        sys.exit(INTERRUPTED)
     except (ClipError, OSError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(FAILED)

@@ -69,13 +69,13 @@ class Cutting:
 def prepare_clip(
     clip: Clip, config: PrepConfig, backend: FaceBackend, beat: Beat = lambda frames: None
 ) -> Prepared:
-    """Yield the rows of one clip. `beat` is told of every chunk of frames that is done.
+    """Yield the rows of one clip. `beat` is told how many frames each chunk of work finished.
 
     Raises ClipError where the clip gives no row; nothing of it has been yielded then.
     """
     info = probe(clip.path)
     video = open_video(clip.path, info=info)
-    found = track_faces(_watched(video.chunks(), beat), backend, config.track)
+    found = track_faces(_watched(video.chunks(), lambda _: beat(0)), backend, config.track)
     origin = Origin(clip, info, video.damage, _hash(clip), _read_sound(clip, info, found.num_frames))
     parts = choose_parts(found, origin.sound, info, config)
     for cutting in cut_parts(video, parts, config, beat):

@@ -7,6 +7,7 @@ never a frame. The driver watches: a worker that dies or stands still costs one 
 from __future__ import annotations
 
 import logging
+import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import cv2
 import ray
 from ray.exceptions import (
     NodeDiedError,
@@ -30,6 +32,7 @@ from syncdiff.pipeline.prepare import Job, prepare_shard
 from syncdiff.pipeline.records import ClipError
 
 POLL_S = 0.25
+CONNECT_S = 5.0
 STILL_S = 600.0  # a worker that shows no frame, row or clip for so long is taken for stuck
 CRASHES_PER_CLIP = 2  # the first may be the machine's fault (memory); the second is the clip's
 
@@ -57,31 +60,38 @@ class Monitor:
     """Lives in an actor. Workers tell it of each clip; the driver asks it for a `Progress`."""
 
     def __init__(self) -> None:
-        self._progress = Progress()
+        self._shards: dict[str, Progress] = {}
 
     def begin(self, shard: str, clip_id: str) -> None:
-        self._progress.current[shard] = (clip_id, time.monotonic())
+        self._shards.setdefault(shard, Progress()).current[shard] = (clip_id, time.monotonic())
 
     def beat(self, shard: str, frames: int) -> None:
-        self._progress.frames += frames
-        clip_id, _ = self._progress.current.get(shard, ("", 0.0))
-        self._progress.current[shard] = (clip_id, time.monotonic())
+        progress = self._shards.setdefault(shard, Progress())
+        progress.frames += frames
+        clip_id, _ = progress.current.get(shard, ("", 0.0))
+        progress.current[shard] = (clip_id, time.monotonic())
 
     def end(self, shard: str, reason: str | None) -> None:
-        self._progress.clips += 1
+        progress = self._shards.setdefault(shard, Progress())
+        progress.clips += 1
         if reason is not None:
-            self._progress.rejects[reason] += 1
-        self._progress.current.pop(shard, None)
+            progress.rejects[reason] += 1
+        progress.current.clear()
 
     def lost(self, shard: str) -> str | None:
-        """The clip at which a shard's worker was when it was lost."""
-        clip = self._progress.current.pop(shard, None)
-        return clip[0] if clip else None
+        """Forget what a lost worker did for its shard; the clip at which it was."""
+        progress = self._shards.pop(shard, Progress())
+        return progress.current[shard][0] if shard in progress.current else None
 
     def snapshot(self) -> Progress:
         now = time.monotonic()
-        current = {shard: (clip, now - seen) for shard, (clip, seen) in self._progress.current.items()}
-        return Progress(self._progress.clips, self._progress.frames, Counter(self._progress.rejects), current)
+        total = Progress()
+        for progress in self._shards.values():
+            total.clips += progress.clips
+            total.frames += progress.frames
+            total.rejects += progress.rejects
+            total.current.update({k: (clip, now - seen) for k, (clip, seen) in progress.current.items()})
+        return total
 
 
 class RemoteWatch:
@@ -114,15 +124,19 @@ class Work:
 @lru_cache(maxsize=1)
 def _job(work: Work) -> Job:
     """One set of loaded models a worker process: Ray keeps processes and gives them shard after shard."""
+    cv2.setNumThreads(1)  # the worker owns one core; OpenCV would take all of them
     return Job.load(work.layout, work.raw, work.root, work.config)
 
 
-def _shard_task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, ClipError]) -> ShardResult:
+def shard_task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, ClipError]) -> ShardResult:
+    """What a worker does with one shard."""
     return prepare_shard(plan, _job(work), RemoteWatch(monitor, plan.name), refused)
 
 
 def connect(workers: int | None, address: str | None) -> None:
     """Start Ray on this machine's cores, or join a running cluster. Raises RunError."""
+    if address:
+        check_reachable(address)
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -134,9 +148,18 @@ def connect(workers: int | None, address: str | None) -> None:
                 num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
             )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(
-            f"could not start or reach Ray ({error}); is the cluster of --ray-address up?"
-        ) from error
+        raise RunError(f"could not start or join Ray: {error}") from error
+
+
+def check_reachable(address: str) -> None:
+    """Raise RunError unless something listens at host:port (Ray itself would try for minutes)."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", "local": Ray answers these at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise RunError(f"no Ray cluster answers at {address} ({error}); check --ray-address") from error
 
 
 def prepare_shards(
@@ -144,6 +167,9 @@ def prepare_shards(
     plans: Sequence[ShardPlan],
     work: Work,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    *,
+    task: Callable[..., ShardResult] = shard_task,
+    still_s: float = STILL_S,
 ) -> None:
     """Make these shards and record each as it is finished. `connect` comes first.
 
@@ -151,7 +177,7 @@ def prepare_shards(
     cores better than threads within one. A GPU tracker asks for the share its configuration names.
     """
     monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
-    task: Any = ray.remote(num_cpus=1, num_gpus=work.config.gpus_per_worker, max_retries=0)(_shard_task)
+    remote: Any = ray.remote(num_cpus=1, num_gpus=work.config.gpus_per_worker, max_retries=0)(task)
     waiting = deque(plans)
     running: dict[Any, ShardPlan] = {}
     crashes: Counter[str] = Counter()
@@ -160,7 +186,7 @@ def prepare_shards(
         while waiting and len(running) < _window():
             plan = waiting.popleft()
             known = {c.id: refused[c.id] for c in plan.clips if c.id in refused}
-            running[task.remote(plan, work, monitor, known)] = plan
+            running[remote.remote(plan, work, monitor, known)] = plan
         ready, _ = ray.wait(list(running), timeout=POLL_S)
         for reference in ready:
             plan = running.pop(reference)
@@ -173,7 +199,7 @@ def prepare_shards(
                 raise RunError(_explain(plan, error)) from error
         progress = ray.get(monitor.snapshot.remote())
         on_progress(progress)
-        _stop_stuck(running, progress)
+        _stop_stuck(running, progress, still_s)
 
 
 def _window() -> int:
@@ -193,16 +219,14 @@ def _blame(
         raise RunError(f"workers die before they begin a clip ({type(error).__name__}: {error})")
     stuck = isinstance(error, TaskCancelledError)
     reason = "worker-stuck" if stuck else "worker-crashed"
-    detail = (
-        f"the worker {'made no progress for minutes' if stuck else 'died'} at this clip, {crashes[key]} times"
-    )
+    detail = f"the worker {'made no progress' if stuck else 'died'} at this clip, {crashes[key]} times"
     refused[clip_id] = ClipError("run", reason, f"{detail} ({type(error).__name__})", transient=True)
 
 
-def _stop_stuck(running: Mapping[Any, ShardPlan], progress: Progress) -> None:
+def _stop_stuck(running: Mapping[Any, ShardPlan], progress: Progress, still_s: float) -> None:
     for reference, plan in running.items():
         _, idle_s = progress.current.get(plan.name, ("", 0.0))
-        if idle_s > STILL_S:
+        if idle_s > still_s:
             ray.cancel(reference, force=True)
 
 
