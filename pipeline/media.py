@@ -99,8 +99,10 @@ class Video:
 
     def _command(self) -> Any:
         info = self.info
-        stream = ffmpeg.input(input_url(self.path), **INPUT_OPTIONS, max_pixels=MAX_PIXELS)["V:0"]
-        stream = stream.filter("setpts", f"round(PTS-({info.start_us}/1000000)/TB)").filter("fps", fps=FPS)
+        # A change of size must not set up the filters anew: setpts and fps would count time from zero again.
+        options = {**INPUT_OPTIONS, "max_pixels": MAX_PIXELS, "reinit_filter": 0}
+        stream = ffmpeg.input(input_url(self.path), **options)["V:0"]
+        stream = stream.filter("setpts", "PTS-STARTPTS").filter("fps", fps=FPS)
         if info.lead_frames:
             stream = stream.filter("tpad", start=info.lead_frames, start_mode="clone")
         stream = stream.filter("scale", info.width_px, info.height_px)

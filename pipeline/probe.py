@@ -50,8 +50,8 @@ class MediaInfo:
     pictures per second on average, nominal_fps: the rate that the time stamps are made for (both to two
     decimals, as ffmpeg prints them). duration_s: of the whole file. pixel_aspect: width over height of a
     stored pixel. lead_frames: how often the first picture is repeated because the sound starts before it.
-    start_us: time of the first picture, in microseconds of the file's clock. sound_offset_s: time of the
-    first sound sample minus time of frame 0. pixel_format, sample_format: what the decoders deliver, in
+    sound_offset_s: time of the first sound sample minus time of frame 0. pixel_format, sample_format: what
+    the decoders deliver, in
     ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not
     say. Of several streams of a kind, the first is meant; cover art is no video, and a sound stream without
     sound is none.
@@ -70,7 +70,6 @@ class MediaInfo:
     audio_codec: str | None = None
     audio_hz: int | None = None
     audio_channels: int | None = None
-    start_us: int = 0
     lead_frames: int = 0
     sound_offset_s: float = 0.0
     pixel_format: str | None = None
@@ -96,7 +95,7 @@ def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
     report, entries = log.split("Stream mapping:")[0], _first_entries(firsts)
     undecoded = "video" not in entries and bool(_pictures(report))
     if status != 0 or undecoded:
-        raise _open_failure(path, log)
+        raise _open_failure(path, status, log)
     return _read_report(report, entries)
 
 
@@ -134,8 +133,10 @@ def _cannot_open(path: Path, error: OSError | ValueError) -> ClipError:
     )
 
 
-def _open_failure(path: Path, log: str) -> ClipError:
-    """Why ffmpeg would not open or decode a file, told from its log."""
+def _open_failure(path: Path, status: int, log: str) -> ClipError:
+    """Why ffmpeg would not open or decode a file, told from its exit status and its log."""
+    if status < 0:
+        return ClipError("media", "decode-error", f"ffmpeg crashed on it (signal {-status})")
     lines = error_lines(log)
     last = lines[-1] if lines else "it gives no reason"
     if os.strerror(errno.EIO) in log:
@@ -218,7 +219,6 @@ def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
         "source_fps": _rate(stream, "fps"),
         "nominal_fps": _rate(stream, "tbr"),
         "rotation_deg": float(rotation[1]) if rotation else 0.0,
-        "start_us": int(first["pts"]),
     }
 
 

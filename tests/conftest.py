@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -33,3 +36,14 @@ def golden() -> Path:
 def reference_weights() -> Path:
     """Folder with real weights that only tests may use (LPIPS check)."""
     return _shared("weights", "SYNCDIFF_TEST_WEIGHTS")
+
+
+@pytest.fixture(scope="session")
+def media() -> ModuleType:
+    """The module media_factory.py, which writes media with known contents."""
+    spec = importlib.util.spec_from_file_location("media_factory", ROOT / "tests" / "media_factory.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+    return module
