@@ -173,9 +173,13 @@ class Layer(nn.Module):
         elif x.device.type == "cpu":  # clip by clip: no work on padding, and a call costs little
             y = torch.cat([_attention(clip[None])[0] for clip in joint.split(packing.lengths)])
         else:
-            y = packing.unpad(_attention(packing.pad(joint), packing.valid[:, None, None]))
+            y = self._attend_masked(joint, packing)
         mixed: Tensor = self.attention_out(y.flatten(1))
         return mixed
+
+    def _attend_masked(self, joint: Tensor, packing: Packing) -> Tensor:
+        """All clips at once, padded, which is what a GPU is good at."""
+        return packing.unpad(_attention(packing.pad(joint), packing.valid[:, None, None]))
 
 
 def _attention(joint: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -225,8 +229,8 @@ class AVHubertEncoder(nn.Module):
         mouths = [clip[0, :n] for clip, n in zip(video, lengths, strict=True)] if video is not None else None
         clips = self.encode(sounds, mouths, layer)
         padded = clips[0].new_zeros(batch, steps, *clips[0].shape[1:])
-        for row, clip in zip(padded, clips, strict=True):
-            row[: len(clip)] = clip
+        for index, clip in enumerate(clips):
+            padded[index, : len(clip)] = clip
         return padded
 
     def encode(
