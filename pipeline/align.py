@@ -46,6 +46,10 @@ class AlignConfig:
 
     smooth_frames: float = 1.0
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.smooth_frames < 1000:
+            raise ValueError(f"smooth_frames must be from 0 to below 1000, got {self.smooth_frames}")
+
 
 def smooth_over_time(values: NDArray[np.floating], sigma_frames: float) -> NDArray[np.float64]:
     """Local linear regression over time with Gaussian weights, [T,...] to [T,...] float64.

@@ -7,6 +7,7 @@ constants of the clip.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,26 +56,34 @@ def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | 
     crop, and so do, for `landmarks` and `mouth-box`, the jaw points 3-13; `lower-half` takes in all below the
     mouth. Raises ClipError `degenerate-landmarks` where landmarks are not finite.
     """
+    return np.stack(list(iter_mouth_masks(landmarks_crop_px, face_size_px, config)))
+
+
+def iter_mouth_masks(
+    landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | None = None
+) -> Iterator[Bool]:
+    """The masks [N,N] of `mouth_masks` one after the other, for clips whose masks would fill the memory."""
     check_array("landmarks_crop_px", landmarks_crop_px, np.float32, (None, 68, 2))
     config = config or MaskConfig()
+    size = face_size_px
     if not np.isfinite(landmarks_crop_px).all():
         raise ClipError("mask", "degenerate-landmarks", "landmarks are not finite")
-    size = face_size_px
     if config.kind == "lower-half":
-        return _lower_half(landmarks_crop_px, size, config)
+        mask = _lower_half(landmarks_crop_px, size, config)
+        return (mask for _ in landmarks_crop_px)
     reach = _reach(landmarks_crop_px / np.float32(size), config) * size
     if config.kind == "mouth-box":
-        return _boxes(reach, size)
-    return _polygons(reach, size)
+        return (_box(row, size) for row in reach)
+    return (_polygon(corners, size) for corners in _corners(reach))
 
 
 def _lower_half(landmarks: F32, size: int, config: MaskConfig) -> Bool:
     """Everything below the middle, or from higher up if the lips come above it anywhere in the clip."""
     lips_top = float(landmarks[:, 48:68, 1].min()) - config.margin * size
     first_row = int(np.clip(min(size // 2, np.floor(lips_top)), 0, size - 1))
-    masks = np.zeros((len(landmarks), size, size), np.bool_)
-    masks[:, first_row:] = True
-    return masks
+    mask = np.zeros((size, size), np.bool_)
+    mask[first_row:] = True
+    return mask
 
 
 def _directions() -> NDArray[np.float64]:
@@ -116,8 +125,8 @@ def _predict(landmarks: F32, hidden: NDArray[np.float64]) -> NDArray[np.float64]
     return np.asarray(mean + (signal @ weights).reshape(hidden.shape))
 
 
-def _polygons(reach: NDArray[np.float64], size: int) -> Bool:
-    """Filled polygons [T,N,N] whose sides are the tangents at the given reach."""
+def _corners(reach: NDArray[np.float64]) -> NDArray[np.int32]:
+    """Corners [T,K,2] of the polygons whose sides are the tangents at the given reach, in whole pixels."""
     along = _directions()
     following = np.roll(along, -1, axis=0)
     # Where neighbouring tangents meet: the solution of along.x = reach, following.x = next reach.
@@ -125,18 +134,20 @@ def _polygons(reach: NDArray[np.float64], size: int) -> Bool:
     ahead = np.roll(reach, -1, axis=1)
     x = (reach * following[:, 1] - ahead * along[:, 1]) / turn
     y = (ahead * along[:, 0] - reach * following[:, 0]) / turn
-    corners = np.rint(np.stack([x, y], axis=2)).astype(np.int32)
-    masks = np.zeros((len(reach), size, size), np.uint8)
-    for mask, polygon in zip(masks, corners, strict=True):
-        cv2.fillConvexPoly(mask, polygon, 1)
-    return masks.view(np.bool_)
+    return np.asarray(np.rint(np.clip(np.stack([x, y], axis=2), -16_000, 16_000)), np.int32)
 
 
-def _boxes(reach: NDArray[np.float64], size: int) -> Bool:
-    """Filled upright rectangles [T,N,N] at the given reach."""
-    quarter = DIRECTIONS // 4
-    right, bottom, left, top = (reach[:, side * quarter, None] for side in range(4))
-    pixel = np.arange(size)
-    columns = (pixel >= np.floor(-left)) & (pixel <= np.ceil(right))
-    rows = (pixel >= np.floor(-top)) & (pixel <= np.ceil(bottom))
-    return np.asarray(rows[:, :, None] & columns[:, None, :], np.bool_)
+def _polygon(corners: NDArray[np.int32], size: int) -> Bool:
+    mask = np.zeros((size, size), np.uint8)
+    cv2.fillConvexPoly(mask, corners, 1)
+    return mask.view(np.bool_)
+
+
+def _box(reach: NDArray[np.float64], size: int) -> Bool:
+    """The upright rectangle of this reach [K]."""
+    right, bottom, left, top = reach[:: DIRECTIONS // 4] * (1, 1, -1, -1)
+    mask = np.zeros((size, size), np.bool_)
+    first, last = np.floor([top, left]), np.ceil([bottom, right]) + 1
+    rows, columns = (slice(a, b) for a, b in np.clip([first, last], 0, size).astype(int).T)
+    mask[rows, columns] = True
+    return mask

@@ -46,11 +46,10 @@ class PoseConfig:
     """How conditioning frames are chosen. Times are in frames at 25 per second.
 
     policy: the pose frame of t is t-1 (`previous`), t-offset_frames (`offset`) or the frame of the most
-    similar head pose at least pose_distance_frames away (`nearest-pose`). identities: how many reference
-    frames to name for each frame (K). identity_distance_frames: how far in time a reference must be at
-    least. identity_spacing_frames: how far apart the candidates are; of each stretch of that length the best
-    one competes. differing_opening: a reference whose mouth opening differs by this much (in interocular
-    distances) counts as fully different; more is no better.
+    similar head pose at least pose_distance_frames away (`nearest-pose`).
+    identities: how many reference frames to name for each frame (K).
+    identity_distance_frames: how far in time a reference must be at least.
+    identity_spacing_frames: of each stretch of this many frames only the best competes as a reference.
     """
 
     policy: PosePolicy = "previous"
@@ -59,7 +58,6 @@ class PoseConfig:
     identities: int = 5
     identity_distance_frames: int = 10
     identity_spacing_frames: int = 5
-    differing_opening: float = 0.08
 
     def __post_init__(self) -> None:
         if self.policy not in ("previous", "offset", "nearest-pose"):
@@ -67,8 +65,6 @@ class PoseConfig:
         counts = (self.offset_frames, self.pose_distance_frames, self.identities)
         if min(*counts, self.identity_distance_frames, self.identity_spacing_frames) < 1:
             raise ValueError("distances, offset, spacing and number of identities start at 1")
-        if not self.differing_opening > 0:
-            raise ValueError("differing_opening must be positive")
 
 
 def interocular_px(landmarks: F32) -> F32:
@@ -181,11 +177,14 @@ def select_identity(
 ) -> I32:
     """Reference frames of each frame, best first: [T,3], [T] and [T] to [T,K], -1 where there are fewer.
 
-    A reference is at least `identity_distance_frames` away and never the pose frame, which tells its own
-    story. Frames with `usable` False (face interpolated) are none. The rest are ranked by the sum of four
-    terms from 0 to 1: sharpness (relative to the clip's 95th percentile), frontal view (0 from 45 degrees
-    off), distance in time (1 from a second on) and difference of the mouth (see
-    `PoseConfig.differing_opening`).
+    A reference is at least `identity_distance_frames` away, not the pose frame (a second look at it would
+    add nothing), and where `usable` is given, one of those frames. They are ranked by the sum of three terms
+    from 0 to 1: sharpness (relative to the clip's 95th percentile), frontal view (0 from 45 degrees off) and
+    distance in time (1 from a second on).
+
+    Mouths differ among the references of a frame: candidates fall into K classes of mouth opening, and the
+    best of each class comes before the rest. They are not chosen to differ from the frame's own mouth: an
+    open mouth in the reference would then tell the network that the one to make is shut.
     """
     check_array("head_pose_deg", head_pose_deg, np.float32, (None, 3))
     config = config or PoseConfig()
@@ -197,14 +196,16 @@ def select_identity(
     quality = np.where(usable if usable is not None else True, crisp + frontal, -np.inf)
     candidates = _best_of_each_stretch(quality, config.identity_spacing_frames)
 
-    here = np.arange(frames)[:, None]
-    away = np.abs(here - candidates)
-    differ = np.nan_to_num(np.abs(opening[:, None] - opening[candidates])) / config.differing_opening
-    score = quality[candidates] + np.minimum(away / 25, 1) + np.minimum(differ, 1)
+    away = np.abs(np.arange(frames)[:, None] - candidates)
+    score = quality[candidates] + np.minimum(away / 25, 1)
     barred = away < config.identity_distance_frames
     if pose_index is not None:
         barred |= pose_index[:, None] == candidates
     score[barred] = -np.inf
+    for members in np.array_split(np.argsort(opening[candidates], kind="stable"), config.identities):
+        if len(members):
+            best = members[score[:, members].argmax(axis=1)]
+            score[np.arange(frames), best] += 4  # more than the three terms can make up
     chosen = np.full((frames, config.identities), -1, np.int32)
     order = np.argsort(-score, axis=1, kind="stable")[:, : config.identities]
     ranked = np.where(np.isfinite(np.take_along_axis(score, order, axis=1)), candidates[order], -1)

@@ -126,6 +126,12 @@ def test_degenerate_landmarks_are_a_declared_failure(spoil):
         assert (caught.value.stage, caught.value.reason) == ("align", "degenerate-landmarks")
 
 
+@pytest.mark.parametrize("wrong", [-1.0, float("nan"), 1e9])
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValueError, match="smooth_frames"):
+        AlignConfig(wrong)
+
+
 @pytest.mark.parametrize("clip", CLIPS)
 def test_real_faces_lie_inside_their_crops(real_face, clip):
     face = real_face(clip)

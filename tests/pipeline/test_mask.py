@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from syncdiff.pipeline.align import crop_matrices, to_crop
-from syncdiff.pipeline.mask import MaskConfig, mouth_masks
+from syncdiff.pipeline.mask import MaskConfig, iter_mouth_masks, mouth_masks
 from syncdiff.pipeline.pose import mouth_opening
 from syncdiff.pipeline.records import ClipError
 
@@ -118,7 +118,7 @@ def held_out_r2(features, target, folds=5):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_shape_of_real_masks_hardly_tells_the_opening(real_face, kind):
-    """What a network could learn from a mask's outline, next to one drawn around the mouth of its own frame."""
+    """What a mask's outline gives away, next to that of one drawn around the mouth of its own frame."""
     told, naive = [], []
     for clip in CLIPS:
         landmarks, points = crop_landmarks(real_face, clip)
@@ -171,6 +171,13 @@ def test_the_box_holds_the_polygon():
 def test_one_frame_has_a_mask():
     points, _ = talking_head(1)
     assert all(mouth_masks(points, SIZE, MaskConfig(kind)).any() for kind in KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_masks_one_by_one_are_the_same(kind):
+    points, _ = talking_head(9, nod=6.0)
+    one_by_one = list(iter_mouth_masks(points, SIZE, MaskConfig(kind)))
+    np.testing.assert_array_equal(one_by_one, mouth_masks(points, SIZE, MaskConfig(kind)))
 
 
 def test_landmarks_that_are_no_numbers_are_a_declared_failure():
