@@ -1,0 +1,99 @@
+"""The sound that a frame is spoken by: which feature of the store, cut to which window, of which scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from syncdiff.model.config import AudioConfig, ConfigError
+from syncdiff.pipeline.audio import logfbank
+from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ
+from syncdiff.pipeline.store import ClipView, Dataset
+
+HUBERT_INPUT_WIDTH = 104  # four stacked steps of 26 log filter banks
+
+
+@dataclass(frozen=True)
+class AudioSpec:
+    """How the sound of a frame is cut: feature `id`, its `width` D and rate, and `steps` L per window.
+
+    `id` "waveform" stands for sound read from the shard, as AV-HuBERT's input, for fine-tuning.
+    """
+
+    id: str
+    width: int
+    rate_hz: float
+    steps: int
+    untrained: bool = False
+
+
+def audio_spec(config: AudioConfig, dataset: Dataset) -> AudioSpec:
+    """Find the feature that a configuration asks for; raise ConfigError where the store lacks it."""
+    if config.finetune_layers:
+        steps = 2 * round(config.context_s * FPS) + 1
+        if steps < config.window:
+            raise ConfigError(f"audio.context_s: {config.context_s} s are shorter than the window")
+        return AudioSpec("waveform", HUBERT_INPUT_WIDTH, float(FPS), steps)
+    known = dataset.extractors
+    found = [e for e in known if e == config.features] or [e for e in known if e.startswith(config.features)]
+    if len(found) > 1:
+        raise ConfigError(f"audio.features: {config.features!r} may be any of {', '.join(found)}; name one")
+    if not found:
+        advice = "choose one of these with --set model.audio.features=ID"
+        if config.features.startswith("avhubert"):
+            advice = (
+                f"add them with syncdiff-prep features avhubert {dataset.root} --checkpoint FILE, or {advice}"
+            )
+        raise ConfigError(
+            f"{dataset.root}: no features {config.features!r}; it has {', '.join(known) or 'none'}; {advice}"
+        )
+    about = known[found[0]]
+    rate_hz = float(about["rate_hz"])
+    steps = math.ceil(config.window * rate_hz / FPS - 1e-9)
+    return AudioSpec(found[0], int(about["width"]), rate_hz, steps, bool(about.get("untrained", False)))
+
+
+def audio_windows(values: F32, spec: AudioSpec, window: int, frames: NDArray[np.floating]) -> F32:
+    """Cut windows of `window` video frames around each of `frames` (in 25ths of a second): [M,D] to [n,L,D].
+
+    A window begins floor(rate / 25 · (frame - window // 2)) steps into the features; for 5 frames of an 80 Hz
+    mel spectrogram these are Wav2Lip's 16 steps. Beyond the clip its first or last step is repeated, except
+    for waveform input, whose missing steps are zero: AV-HuBERT leaves those out.
+    """
+    reach = spec.steps // 2 if spec.id == "waveform" else window // 2
+    first = np.floor((np.asarray(frames, np.float64) - reach) * spec.rate_hz / FPS + 1e-6).astype(np.int64)
+    index = first[:, None] + np.arange(spec.steps)
+    cut = np.asarray(values[np.clip(index, 0, len(values) - 1)], np.float32)
+    if spec.id == "waveform":
+        cut[(index < 0) | (index >= len(values))] = 0
+    return cut
+
+
+def clip_audio(clip: ClipView, spec: AudioSpec) -> F32:
+    """The feature steps [M,D] of a whole clip. Raises ConfigError where it has no sound."""
+    if spec.id == "waveform":
+        pcm = clip.audio()
+        values: Any = None if pcm is None else waveform_input(pcm)
+    else:
+        values = clip.features(spec.id)
+    if values is None or len(values) == 0:
+        raise ConfigError(f"{clip.clip_id}: has no sound to speak by")
+    return np.asarray(values, np.float32)
+
+
+def waveform_input(pcm: I16) -> F32:
+    """AV-HuBERT's input [T,104] for int16 sound of T frames, one step a frame."""
+    return logfbank(pcm)[: max(1, len(pcm) * FPS // SAMPLE_RATE_HZ)]
+
+
+def feature_statistics(
+    dataset: Dataset, spec: AudioSpec, rows: list[int], clips: int = 64
+) -> tuple[F32, F32]:
+    """Mean and standard deviation [D] of the sound over up to `clips` rows spread evenly over the split."""
+    picked = [rows[i] for i in np.unique(np.linspace(0, len(rows) - 1, clips).round().astype(int))]
+    values = np.concatenate([clip_audio(dataset[row], spec) for row in picked]).astype(np.float64)
+    return values.mean(axis=0).astype(np.float32), values.std(axis=0).astype(np.float32)

@@ -1,0 +1,268 @@
+"""Training samples straight from the shards.
+
+An epoch visits every clip once and takes a few random frames of it. Row groups, the units that Parquet reads,
+are shuffled across all shards and dealt to the loader streams (one per rank and worker), each of which reads
+only its own. A stream opens a few row groups at a time, decodes the frames its samples need and nothing else,
+and shuffles those samples. Everything follows from (seed, epoch, clip), so a stream can start at any
+position: resuming in the middle of an epoch costs no reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from syncdiff.model.audio import AudioSpec, audio_windows, clip_audio
+from syncdiff.model.config import TrainConfig
+from syncdiff.pipeline.records import F32, U8, Bool
+from syncdiff.pipeline.store import ClipView, Dataset, open_dataset
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples. Pictures [B,3,N,N] uint8, masks [B,1,N,N] bool, audio [B,L,D] float32, flags [B] bool.
+
+    `names` say clip and frame of each sample; `pose` is zero where `has_pose` is False.
+    """
+
+    target: Tensor
+    mask: Tensor
+    identity: Tensor
+    pose: Tensor
+    has_pose: Tensor
+    audio: Tensor
+    hears: Tensor
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One frame of a clip with all that conditions it; the fields of `Batch` without B, pictures [N,N,3]."""
+
+    target: U8
+    mask: Bool
+    identity: U8
+    pose: U8
+    has_pose: bool
+    audio: F32
+    hears: bool
+    name: str
+
+
+def resize_faces(faces: U8, size: int) -> U8:
+    """Faces [n,N,N,3] to [n,size,size,3]; see `resize_masks` for why the two go together."""
+    if faces.shape[1] == size:
+        return faces
+    return np.stack(
+        [cv2.resize(face, (size, size), interpolation=_interpolation(faces, size)) for face in faces]
+    )
+
+
+def resize_masks(masks: Bool, size: int) -> Bool:
+    """Masks [n,N,N] to [n,size,size]: set wherever a resized face mixes in anything from inside the mask.
+
+    With the interpolation of `resize_faces`, so that no pixel left visible holds a trace of the mouth.
+    """
+    if masks.shape[1] == size:
+        return masks
+    how = _interpolation(masks, size)
+    return np.stack([cv2.resize(m.astype(np.float32), (size, size), interpolation=how) > 0 for m in masks])
+
+
+def _interpolation(pictures: NDArray[Any], size: int) -> int:
+    return cv2.INTER_AREA if size < pictures.shape[1] else cv2.INTER_LINEAR
+
+
+def trainable_rows(dataset: Dataset) -> list[int]:
+    """Rows to train on: with sound, and with a second frame to serve as identity."""
+    table = dataset.table(["num_frames", "audio_padded_samples"])
+    frames = table.column(0).to_numpy()
+    sounds = table.column(1).is_valid().to_numpy(zero_copy_only=False)
+    return [int(i) for i in np.flatnonzero(sounds & (frames >= 2))]
+
+
+def row_groups(dataset: Dataset, rows: list[int]) -> list[list[int]]:
+    """The given rows, those of one row group together, in the order of the shards."""
+    groups: dict[tuple[str, int], list[int]] = {}
+    for row in rows:
+        view = dataset[row]
+        groups.setdefault((view.shard, view.row_group), []).append(row)
+    return list(groups.values())
+
+
+class Stream:
+    """The endless samples of one loader stream: `stream` of `streams`, over row groups of row numbers."""
+
+    def __init__(self, groups: list[list[int]], config: TrainConfig, stream: int, streams: int) -> None:
+        self.groups, self.config = groups, config
+        self.stream, self.streams = stream, streams
+
+    def mine(self, epoch: int) -> list[list[int]]:
+        """This stream's row groups in an epoch, shuffled; shared where there are fewer than streams."""
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(len(self.groups))
+        dealt = order[self.stream % len(order) :: self.streams]
+        return [self.groups[i] for i in dealt]
+
+    def samples(self, epoch: int) -> int:
+        return sum(map(len, self.mine(epoch))) * self.config.loader.frames_per_clip
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """Epoch and place in it of the position-th sample of this stream."""
+        epoch = 0
+        while position >= (count := self.samples(epoch)):
+            position -= count
+            epoch += 1
+        return epoch, position
+
+    def blocks(self, epoch: int) -> Iterator[list[tuple[int, int]]]:
+        """The samples of each window of row groups as (row, k-th sample of its clip), shuffled."""
+        mine, window = self.mine(epoch), self.config.loader.window
+        per_clip = self.config.loader.frames_per_clip
+        for start in range(0, len(mine), window):
+            block = [
+                (row, k) for group in mine[start : start + window] for row in group for k in range(per_clip)
+            ]
+            order = np.random.default_rng([self.config.seed, epoch, self.stream, start]).permutation(
+                len(block)
+            )
+            yield [block[i] for i in order]
+
+    def from_position(self, position: int) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        """(epoch, samples of a block) from the position-th sample on, for ever."""
+        epoch, skip = self.locate(position)
+        while True:
+            for block in self.blocks(epoch):
+                if skip < len(block):
+                    yield epoch, block[skip:]
+                skip = max(0, skip - len(block))
+            epoch += 1
+
+
+def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[tuple[int, int, int, bool]]:
+    """Choose the samples of a clip's visit: (target, identity, pose or -1, hears)."""
+    rng = np.random.default_rng([config.seed, epoch, row, 1])
+    frames = clip.num_frames
+    pose_index, ranked = clip.column("pose_index"), clip.column("identity_index")
+    chosen = []
+    for _ in range(config.loader.frames_per_clip):
+        target, other = int(rng.integers(frames)), int(rng.integers(1, frames))
+        identity = (target + other) % frames  # any frame but the target
+        if config.loader.identity == "ranked" and (best := ranked[target][ranked[target] >= 0]).size:
+            identity = int(best[other % len(best)])
+        pose = int(pose_index[target])
+        if rng.random() < config.model.pose.drop or config.model.pose.bottleneck == "off":
+            pose = -1
+        chosen.append((target, identity, pose, rng.random() >= config.model.audio.drop))
+    return chosen
+
+
+def read_samples(
+    clip: ClipView, config: TrainConfig, spec: AudioSpec, choice: list[tuple[int, int, int, bool]]
+) -> list[Sample]:
+    """Decode what the chosen samples of a clip need: each frame once, and no other."""
+    size = config.model.resolution
+    wanted = sorted(
+        {frame for target, identity, pose, _ in choice for frame in (target, identity, pose)} - {-1}
+    )
+    faces = dict(zip(wanted, resize_faces(clip.frames(wanted), size), strict=True))
+    targets = [target for target, *_ in choice]
+    masks = resize_masks(clip.masks(targets), size)
+    sound = audio_windows(
+        clip_audio(clip, spec), spec, config.model.audio.window, np.array(targets, np.float64)
+    )
+    nothing = np.zeros((size, size, 3), np.uint8)
+    return [
+        Sample(
+            faces[target], masks[i], faces[identity], faces.get(pose, nothing), pose >= 0,
+            sound[i], hears, f"{clip.clip_id}:{target}",
+        )
+        for i, (target, identity, pose, hears) in enumerate(choice)
+    ]  # fmt: skip
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack samples; pictures become channels first."""
+
+    def pictures(name: str) -> Tensor:
+        return (
+            torch.from_numpy(np.stack([getattr(s, name) for s in samples])).permute(0, 3, 1, 2).contiguous()
+        )
+
+    return Batch(
+        target=pictures("target"),
+        mask=torch.from_numpy(np.stack([s.mask for s in samples]))[:, None],
+        identity=pictures("identity"),
+        pose=pictures("pose"),
+        has_pose=torch.tensor([s.has_pose for s in samples]),
+        audio=torch.from_numpy(np.stack([s.audio for s in samples])),
+        hears=torch.tensor([s.hears for s in samples]),
+        names=tuple(s.name for s in samples),
+    )
+
+
+class ShardBatches(IterableDataset[Batch]):
+    """The batches of one rank from the position-th on, for ever; see `loader`."""
+
+    def __init__(
+        self, config: TrainConfig, root: str, spec: AudioSpec, rank: int, world: int, position: int
+    ) -> None:
+        self.config, self.root, self.spec = config, root, spec
+        self.rank, self.world, self.position = rank, world, position
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        workers, worker = (info.num_workers, info.id) if info else (1, 0)
+        # Batches come from the workers in turn. The first asked is worker 0, so it plays the stream whose
+        # turn it is at this position.
+        own = (self.position + worker) % workers
+        done = (self.position - own + workers - 1) // workers
+        dataset = open_dataset(self.root, self.config.loader.train_split)
+        groups = row_groups(dataset, trainable_rows(dataset))
+        stream = Stream(groups, self.config, self.rank * workers + own, self.world * workers)
+        size = self.config.optim.batch_size
+        waiting: list[Sample] = []
+        for epoch, block in stream.from_position(done * size):
+            waiting += self._read(dataset, epoch, block)
+            while len(waiting) >= size:
+                yield collate(waiting[:size])
+                waiting = waiting[size:]
+
+    def _read(self, dataset: Dataset, epoch: int, block: list[tuple[int, int]]) -> list[Sample]:
+        """Decode a block clip by clip, then return it in its shuffled order."""
+        read: dict[tuple[int, int], Sample] = {}
+        for row in sorted({row for row, _ in block}):
+            clip = dataset[row]
+            chosen = draw(clip, self.config, epoch, row)
+            here = [k for r, k in block if r == row]
+            samples = read_samples(clip, self.config, self.spec, [chosen[k] for k in here])
+            read |= {(row, k): sample for k, sample in zip(here, samples, strict=True)}
+        return [read[key] for key in block]
+
+
+def loader(
+    config: TrainConfig, root: str, spec: AudioSpec, rank: int = 0, world: int = 1, position: int = 0
+) -> DataLoader[Batch]:
+    """Batches of this rank from the position-th on. The same arguments give the same batches."""
+    batches = ShardBatches(config, root, spec, rank, world, position)
+    workers = config.loader.workers
+    return DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=False,
+        worker_init_fn=_single_thread,
+    )
+
+
+def _single_thread(worker: int) -> None:
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

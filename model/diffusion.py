@@ -1,0 +1,120 @@
+"""Noise, loss and conditional denoising sampling.
+
+The picture outside the mask is known. While sampling it is replaced, at every step, by the source noised to
+that step's level, so that the network only ever has the mouth to invent and the rest keeps its detail
+(conditional denoising sampling, as in DiffTalk, arXiv 2301.03786). Noise schedules and solvers are
+diffusers'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from torch import Tensor
+
+from syncdiff.model.config import DiffusionConfig
+from syncdiff.model.network import Conditions
+
+Network = Callable[[Tensor, Tensor, Conditions], Tensor]
+
+
+def _schedule(config: DiffusionConfig) -> dict[str, Any]:
+    """What the training schedule and the solvers have in common."""
+    return {
+        "num_train_timesteps": config.timesteps,
+        "beta_schedule": config.schedule,
+        "beta_start": config.beta_start,
+        "beta_end": config.beta_end,
+        "prediction_type": config.prediction,
+        "rescale_betas_zero_snr": config.zero_terminal_snr,
+        # From the noisiest step on: the only spacing that fits a schedule that ends in pure noise, and the
+        # best with few steps (Lin et al. 2024, arXiv 2305.08891, section 3.3).
+        "timestep_spacing": "trailing",
+    }
+
+
+def training_schedule(config: DiffusionConfig) -> DDPMScheduler:
+    """The schedule that noises training pictures."""
+    return DDPMScheduler(**_schedule(config), clip_sample=False)
+
+
+def solver(config: DiffusionConfig, clip: bool) -> DDIMScheduler | DPMSolverMultistepScheduler:
+    """A fresh solver (DPM-Solver++ keeps a history). `clip` bounds DDIM's estimate to [-1, 1]: for pixels."""
+    if config.sampler == "ddim":
+        return DDIMScheduler(**_schedule(config), clip_sample=clip)
+    return DPMSolverMultistepScheduler(
+        **_schedule(config), algorithm_type="dpmsolver++", final_sigmas_type="zero"
+    )
+
+
+def denoising_loss(
+    network: Network,
+    schedule: DDPMScheduler,
+    config: DiffusionConfig,
+    target: Tensor,
+    mask: Tensor,
+    given: Conditions,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Mean squared error of the predicted noise or velocity, over the mask or the whole picture.
+
+    target [B,C,S,S]; mask [B,1,S,S] bool. The area of a mask does not change a sample's weight. Noise
+    and steps come from the CPU generator, so that they do not depend on the device.
+    """
+    noise = torch.randn(target.shape, generator=generator).to(target)
+    steps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
+    noisy = schedule.add_noise(target, noise, steps)
+    wanted = noise if config.prediction == "epsilon" else schedule.get_velocity(target, noise, steps)
+    error = (network(noisy, steps, given).float() - wanted.float()).square()
+    region = mask.to(error.dtype) if config.loss_region == "mask" else torch.ones_like(error[:, :1])
+    per_sample = (error * region).sum((1, 2, 3)) / (region.sum((1, 2, 3)).clamp(min=1) * error.shape[1])
+    if config.loss_weight == "picture":
+        per_sample = per_sample * _picture_weight(schedule, config, steps)
+    return per_sample.mean()
+
+
+def _picture_weight(schedule: DDPMScheduler, config: DiffusionConfig, steps: Tensor) -> Tensor:
+    """What turns the squared error of the prediction into that of the picture it stands for, [B].
+
+    With x_t = a x + s e: x = a x_t - s v, and x = (x_t - s e) / a; so s^2 for the velocity and s^2 / a^2 for
+    the noise (table 1 of Salimans and Ho 2022, arXiv 2202.00512). It puts the effort on the noisy steps,
+    where it is decided how far the mouth opens.
+    """
+    signal = schedule.alphas_cumprod.to(steps.device)[steps]
+    return (1 - signal) if config.prediction == "v_prediction" else (1 - signal) / signal
+
+
+@torch.no_grad()
+def sample(
+    network: Network,
+    config: DiffusionConfig,
+    known: Tensor,
+    mask: Tensor,
+    given: Conditions,
+    noise: Tensor,
+    clip: bool,
+) -> Tensor:
+    """Invent the mouth: known [B,C,S,S] outside mask [B,1,S,S], conditions and initial noise to a picture.
+
+    Whatever `known` holds inside the mask is never looked at. `noise` serves as the start and as the noise of
+    the known region: on DDIM's deterministic path that is one and the same noise. Returns `known` outside the
+    mask.
+    """
+    scheduler = solver(config, clip)
+    scheduler.set_timesteps(config.sampling_steps, device=noise.device)
+    both = given + given.unheard() if config.guidance != 1.0 else given
+    picture = noise
+    for step in scheduler.timesteps:
+        steps = step.expand(len(noise))
+        picture = torch.where(mask, picture, scheduler.add_noise(known, noise, steps))
+        if config.guidance == 1.0:
+            predicted = network(picture, steps, both).float()
+        else:
+            doubled = network(torch.cat([picture, picture]), steps.repeat(2), both).float()
+            heard, unheard = doubled.chunk(2)
+            predicted = unheard + config.guidance * (heard - unheard)
+        picture = scheduler.step(predicted, step, picture, return_dict=False)[0]
+    return torch.where(mask, picture, known)

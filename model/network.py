@@ -1,0 +1,140 @@
+"""The denoising network: a diffusers UNet, what it sees as channels, and what it hears through
+cross-attention.
+
+                noisy target   masked target   identity frame   [pose frame or its spatial code]
+                     └──────────────┴── channels ──┴──────────────────────────┘
+                                            │
+    sound window ─ tokens ─┐              UNet ── predicted noise or velocity
+    [pose vector] ─ token ─┴─ cross-attention ┘
+
+"Picture" below is what the diffusion works on: RGB in [-1, 1] or the latents of an autoencoder, [B,C,S,S].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from syncdiff.model.bottleneck import SpatialBottleneck, VectorBottleneck
+from syncdiff.model.config import ModelConfig, UNetConfig
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """All that the network is given besides the noisy picture and the time step.
+
+    masked [B,C,S,S]: the target with its mouth region set to zero; identity, pose [B,C,S,S]: other frames of
+    the clip, whole; has_pose [B] bool: False where there is no pose frame (its picture is then ignored);
+    audio [B,L,D]: the sound around the target; hears [B] bool: False replaces the sound by a learned silence
+    (guidance).
+    """
+
+    masked: Tensor
+    identity: Tensor
+    pose: Tensor
+    has_pose: Tensor
+    audio: Tensor
+    hears: Tensor
+
+    def unheard(self) -> Conditions:
+        """The same without sound, for classifier-free guidance."""
+        return replace(self, hears=torch.zeros_like(self.hears))
+
+    def __add__(self, other: Conditions) -> Conditions:
+        """Both batches, one after the other."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Conditions(*(torch.cat(pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class AudioStats:
+    """Mean and standard deviation [D] of a feature over the training split."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class AudioTokens(nn.Module):
+    """Feature steps [B,L,D] to tokens [B,L,W] with learned positions, and a learned stand-in for no sound."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, stats: AudioStats, steps: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", stats.mean.clone())
+        self.register_buffer("std", stats.std.clone())
+        self.project = nn.Sequential(
+            nn.Linear(len(stats.mean), width), nn.SiLU(), nn.Linear(width, width), nn.LayerNorm(width)
+        )
+        self.position = nn.Parameter(0.02 * torch.randn(steps, width))
+        self.silence = nn.Parameter(0.02 * torch.randn(steps, width))
+
+    def forward(self, audio: Tensor, hears: Tensor) -> Tensor:
+        tokens = self.project((audio - self.mean) / self.std.clamp(min=1e-5)) + self.position
+        return torch.where(hears[:, None, None], tokens, self.silence.to(tokens.dtype))
+
+
+class SyncDiffNet(nn.Module):
+    """Predict noise or velocity of a noisy picture under `Conditions`; see the module's drawing.
+
+    `channels` and `side` describe the picture, `steps` counts the feature steps of a sound window.
+    """
+
+    def __init__(self, config: ModelConfig, channels: int, side: int, stats: AudioStats, steps: int) -> None:
+        super().__init__()
+        unet, pose = config.unet, config.pose
+        self.patch = unet.patch
+        self.kind = pose.bottleneck
+        inner = side // unet.patch
+        pose_channels = 0
+        if pose.bottleneck == "spatial":
+            self.pose: nn.Module = SpatialBottleneck(pose, channels, side, inner)
+            pose_channels = pose.width
+        elif pose.bottleneck == "vector":
+            self.pose = VectorBottleneck(pose, channels, side, unet.cross_width)
+        elif pose.bottleneck == "none":
+            self.pose = nn.PixelUnshuffle(unet.patch)
+            pose_channels = channels * unet.patch**2
+        self.audio = AudioTokens(stats, steps, unet.cross_width)
+        folded = channels * unet.patch**2
+        self.unet = build_unet(unet, 3 * folded + pose_channels, folded, inner)
+
+    def forward(self, noisy: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
+        """[B,C,S,S], [B] int64 and the conditions to the prediction [B,C,S,S]."""
+        pictures = torch.cat([noisy, given.masked, given.identity], dim=1)
+        inputs = F.pixel_unshuffle(pictures, self.patch)
+        tokens = self.audio(given.audio, given.hears)
+        if self.kind != "off":
+            code = self.pose(given.pose)
+            code = code * given.has_pose.view(-1, *[1] * (code.ndim - 1)).to(code.dtype)
+            if self.kind == "vector":
+                tokens = torch.cat([tokens, code.to(tokens.dtype)], dim=1)
+            else:
+                inputs = torch.cat([inputs, code.to(inputs.dtype)], dim=1)
+        output = self.unet(inputs, timestep, encoder_hidden_states=tokens, return_dict=False)[0]
+        return F.pixel_shuffle(output, self.patch)
+
+
+def build_unet(config: UNetConfig, in_channels: int, out_channels: int, side: int) -> UNet2DConditionModel:
+    """A UNet2DConditionModel with cross-attention where `config.attention` asks for it and in the middle."""
+    down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention)
+    up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention))
+    model = UNet2DConditionModel(
+        sample_size=side,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        down_block_types=down,
+        up_block_types=up,
+        block_out_channels=config.channels,
+        layers_per_block=config.layers_per_block,
+        cross_attention_dim=config.cross_width,
+        attention_head_dim=config.heads,  # so named in diffusers; this UNet takes it as the number of heads
+        norm_num_groups=config.norm_groups,
+    )
+    return cast(UNet2DConditionModel, model)
