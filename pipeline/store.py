@@ -213,17 +213,17 @@ class ClipView:
 
     def frames(self, indices: Sequence[int] | slice | None = None) -> U8:
         """RGB crops [n,N,N,3] uint8 of these frames (all by default). Only they are decoded."""
-        return np.stack([decode_jpeg(b) for b in self._blobs("frames", indices)])
+        return np.stack([decode_jpeg(b) for b in self.blobs("frames", indices)])
 
     def masks(self, indices: Sequence[int] | slice | None = None) -> Bool:
         """Mouth masks [n,N,N] bool, True where the mouth is to be redrawn."""
-        return np.stack([decode_mask(b) for b in self._blobs("mouth_masks", indices)])
+        return np.stack([decode_mask(b) for b in self.blobs("mouth_masks", indices)])
 
     def mouth_rois(self, indices: Sequence[int] | slice | None = None) -> U8 | None:
         """AV-HuBERT's grey mouth regions [n,96,96] uint8, or None if they were not stored."""
         if not self._cell("mouth_rois").is_valid:
             return None
-        return np.stack([decode_grey(b) for b in self._blobs("mouth_rois", indices)])
+        return np.stack([decode_grey(b) for b in self.blobs("mouth_rois", indices)])
 
     def audio(self, start_s: float = 0.0, end_s: float | None = None) -> I16 | None:
         """Sound int16 [S], 16 kHz mono, from start to end in seconds; None where the source has no sound."""
@@ -269,7 +269,8 @@ class ClipView:
             raise StoreError(f"no column {name!r}; there are {', '.join(CLIP_SCHEMA.names)}")
         return self._reader.cell(self.row_group, self.offset, name)
 
-    def _blobs(self, name: str, indices: Sequence[int] | slice | None) -> list[bytes]:
+    def blobs(self, name: str, indices: Sequence[int] | slice | None = None) -> list[bytes]:
+        """Images of a per-frame column as they are stored (JPEG or PNG bytes)."""
         values = self._cell(name).values
         if indices is None:
             indices = slice(None)

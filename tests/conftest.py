@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -47,3 +48,28 @@ def media() -> ModuleType:
     sys.modules[spec.name] = module  # its dataclasses look themselves up there
     spec.loader.exec_module(module)
     return module
+
+
+def run_prep(*arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `syncdiff-prep` as a user does, in a process of its own."""
+    prep = Path(sys.executable).with_name("syncdiff-prep")
+    done = subprocess.run([str(prep), *map(str, arguments)], capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def sample_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample data set in LRS2 layout."""
+    folder = tmp_path_factory.mktemp("sample") / "raw"
+    run_prep("sample", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prepared_sample(sample_raw: Path) -> Path:
+    """The sample data set, prepared. Tests must not change it."""
+    store = sample_raw.parent / "store"
+    run_prep("lrs2", sample_raw, "--out", store)
+    return store
