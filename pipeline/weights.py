@@ -1,0 +1,256 @@
+"""Weights that are not part of any package: where they are published, whether they are here, fetching them.
+
+Nothing is downloaded unless `fetch` is called. A file is looked for in the folder named by the environment
+variable SYNCDIFF_WEIGHTS, then in `~/.cache/syncdiff/weights`, then (for files that PyTorch's hub keeps) in
+the hub's own folder. A file whose hash is known and differs is refused, unless the caller allows it; the
+result then says `verified=False`, as it does for files whose publishers state no hash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+FOLDER_VARIABLE = "SYNCDIFF_WEIGHTS"
+Progress = Callable[[int, "int | None"], None]
+"""Called with the bytes that are here and the bytes in all (None where the server does not say)."""
+State = Literal["missing", "present", "verified", "differs"]
+
+
+class WeightsError(Exception):
+    """Weights are missing, differ from the published, or cannot be fetched; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class WeightEntry:
+    """A published file. sha256 None: its publisher states none and no independent copies were compared.
+
+    size_bytes is for orientation. in_torch_hub: PyTorch's hub folder may hold it under the same name.
+    """
+
+    name: str
+    file: str
+    urls: tuple[str, ...]
+    used_by: str
+    licence: str
+    published_at: str
+    sha256: str | None = None
+    size_bytes: int | None = None
+    in_torch_hub: bool = False
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file that is here; `sha256` is that of its bytes, `verified` whether it is the published one."""
+
+    entry: WeightEntry
+    path: Path
+    sha256: str
+    verified: bool
+
+
+@dataclass(frozen=True)
+class WeightStatus:
+    """One line of the table of weights; `present` means here, and not compared with a hash."""
+
+    entry: WeightEntry
+    path: Path | None
+    state: State
+
+
+def registry() -> tuple[WeightEntry, ...]:
+    """All weights that the project knows how to use: configs/weights.yaml."""
+    known = yaml.safe_load((files("syncdiff.configs") / "weights.yaml").read_text("utf-8"))
+    return tuple(
+        WeightEntry(name=name, **{**facts, "urls": tuple(facts["urls"])}) for name, facts in known.items()
+    )
+
+
+def entry_named(name: str) -> WeightEntry:
+    """The entry with this name or file name. Raises WeightsError for another."""
+    for entry in registry():
+        if name in (entry.name, entry.file):
+            return entry
+    raise WeightsError(f"no weights named {name!r}; there are {', '.join(one.name for one in registry())}")
+
+
+def weights_folder() -> Path:
+    """Where `fetch` puts files: SYNCDIFF_WEIGHTS, or the user's cache."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen).expanduser() if chosen else _cache_home() / "syncdiff" / "weights"
+
+
+def find(name: str, *, allow_unverified: bool = False) -> WeightFile | None:
+    """The file of these weights if it is here, hashed on the way; None if not.
+
+    Raises WeightsError when only files with a wrong hash are here and `allow_unverified` is not set.
+    """
+    entry = entry_named(name)
+    wrong: WeightsError | None = None
+    for path in _present(entry):
+        try:
+            return verify(path, entry, allow_unverified=allow_unverified)
+        except WeightsError as error:
+            wrong = error
+    if wrong is not None:
+        raise wrong
+    return None
+
+
+def require(name: str, *, allow_unverified: bool = False) -> WeightFile:
+    """As `find`; a missing file raises WeightsError with its origin, licence and the command to fetch it."""
+    found = find(name, allow_unverified=allow_unverified)
+    if found is None:
+        raise WeightsError(how_to_get(entry_named(name)))
+    return found
+
+
+def verify(path: Path, entry: WeightEntry, *, allow_unverified: bool = False) -> WeightFile:
+    """Hash the file and compare. Raises WeightsError where it differs and `allow_unverified` is not set."""
+    digest = _sha256(path)
+    verified = digest == entry.sha256
+    if entry.sha256 is not None and not verified and not allow_unverified:
+        raise WeightsError(
+            f"{path} is not the published {entry.file}: its sha256 is {digest}, published is {entry.sha256}. "
+            f"Remove it and fetch it again, or allow it with --unverified-weights."
+        )
+    return WeightFile(entry, path, digest, verified)
+
+
+def status(names: Iterable[str] | None = None, *, check: bool = False) -> list[WeightStatus]:
+    """What is here and what is not; with `check`, files with a known hash are `verified` or `differs`."""
+    entries = registry() if names is None else [entry_named(name) for name in names]
+    return [_status(entry, check) for entry in entries]
+
+
+def how_to_get(entry: WeightEntry) -> str:
+    """What a person needs to know to get a file that is not here."""
+    return (
+        f"{entry.file} is not here. It is needed for {entry.used_by}.\n"
+        f"published at: {entry.published_at}\nlicence: {entry.licence}\n"
+        f"fetch it with: syncdiff-prep weights fetch {entry.name}\n"
+        f"or put the file into {weights_folder()} (or another folder named by {FOLDER_VARIABLE})"
+    )
+
+
+def fetch(
+    entry: WeightEntry,
+    folder: Path | None = None,
+    *,
+    progress: Progress | None = None,
+    timeout_s: float = 60.0,
+) -> WeightFile:
+    """Download the file into `folder` (default `weights_folder()`), unless it is there already.
+
+    The bytes go to `<file>.part`, which a later call continues, and get their name only when complete and,
+    where the hash is known, right. Addresses are tried in order. Raises WeightsError; an existing file that
+    differs is never overwritten.
+    """
+    target = (folder or weights_folder()) / entry.file
+    if target.is_file():
+        return verify(target, entry)
+    part = target.with_name(f"{entry.file}.part")
+    failures = []
+    for url in entry.urls:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _download(url, part, entry.sha256 is not None, progress, timeout_s)
+            verify(part, entry)
+        except (OSError, HTTPException) as error:
+            failures.append(f"{url}: {error}")
+        except WeightsError:
+            part.unlink()
+            failures.append(f"{url}: what came has another hash than was published")
+        else:
+            _tag(part).unlink(missing_ok=True)
+            part.replace(target)
+            return verify(target, entry)
+    raise WeightsError("\n".join([f"{entry.file} could not be fetched:", *failures, "", how_to_get(entry)]))
+
+
+def _status(entry: WeightEntry, check: bool) -> WeightStatus:
+    paths = list(_present(entry))
+    if not paths:
+        return WeightStatus(entry, None, "missing")
+    if not check or entry.sha256 is None:
+        return WeightStatus(entry, paths[0], "present")
+    right = next((path for path in paths if _sha256(path) == entry.sha256), None)
+    return WeightStatus(entry, right or paths[0], "verified" if right else "differs")
+
+
+def _present(entry: WeightEntry) -> Iterator[Path]:
+    """Where the file is, best place first."""
+    folders = [weights_folder(), _cache_home() / "syncdiff" / "weights"]
+    if entry.in_torch_hub:
+        hub = os.environ.get("TORCH_HOME")
+        folders.append((Path(hub).expanduser() if hub else _cache_home() / "torch") / "hub" / "checkpoints")
+    paths = dict.fromkeys(folder / entry.file for folder in folders)
+    return (path for path in paths if path.is_file())
+
+
+def _cache_home() -> Path:
+    chosen = os.environ.get("XDG_CACHE_HOME")
+    return Path(chosen) if chosen else Path.home() / ".cache"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# ---- Fetching -------------------------------------------------------------------------------------
+
+
+def _download(url: str, part: Path, has_hash: bool, progress: Progress | None, timeout_s: float) -> None:
+    """Bring `part` to completion; raises OSError or HTTPException.
+
+    What is there already is continued if the known hash, or the server's tag of it, will tell a mixture.
+    """
+    tag = _tag(part).read_text("utf-8") if _tag(part).is_file() else ""
+    have = part.stat().st_size if part.is_file() and (has_hash or tag) else 0
+    headers = {"User-Agent": "syncdiff"}
+    if have:
+        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
+    try:
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
+            return  # nothing is left to send
+        if error.code == 416:
+            part.unlink()
+        raise
+    with response:
+        if url.startswith("https:") and not response.geturl().startswith("https:"):
+            raise OSError(f"redirected to an address that is not https: {response.geturl()}")
+        have = have if response.status == 206 else 0
+        _tag(part).write_text(response.headers.get("ETag", ""), "utf-8")
+        length = response.headers.get("Content-Length")
+        total = None if length is None else have + int(length)
+        with part.open("ab" if have else "wb") as file:
+            for block in iter(lambda: response.read(1 << 18), b""):
+                file.write(block)
+                have += len(block)
+                if progress is not None:
+                    progress(have, total)
+            file.flush()
+            os.fsync(file.fileno())
+    if total is not None and have != total:
+        raise OSError(f"the connection ended after {have:,} of {total:,} bytes; run it again to go on")
+
+
+def _tag(part: Path) -> Path:
+    """Beside an unfinished download: the server's name for the version that it belongs to."""
+    return part.with_name(f"{part.name}.etag")
