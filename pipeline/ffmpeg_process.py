@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ import imageio_ffmpeg
 from syncdiff.pipeline.records import ClipError
 
 STALL_S = 60.0
+SOURCE = "source"  # stands for the input file in an ffmpeg-python graph
 LOG_HEAD_BYTES = 256 * 1024
 LOG_TAIL_BYTES = 16 * 1024
 PIPE_BYTES = 1024 * 1024  # the most that Linux lets an unprivileged process ask for
@@ -40,11 +42,15 @@ def ffmpeg_version(binary: str | None = None) -> str:
     return shown.stdout.decode("utf-8", "replace").split()[2]
 
 
-def command_line(output: Any, loglevel: str) -> list[str]:
-    """Arguments that run an ffmpeg-python output node quietly, never asking anything."""
-    return list(
-        output.global_args("-hide_banner", "-nostdin", "-loglevel", loglevel).compile(cmd=ffmpeg_binary())
-    )
+def command_line(output: Any, source: Path, loglevel: str) -> list[str]:
+    """Arguments that run the graph of an ffmpeg-python output node, with `source` in the place of SOURCE.
+
+    The path is given as a `file:` address: whatever the name, it is neither an option nor another protocol.
+    It does not pass through ffmpeg-python, which cannot hold a name that is not Unicode.
+    """
+    options = ("-hide_banner", "-nostdin", "-filter_complex_threads", "1", "-loglevel", loglevel)
+    command = output.global_args(*options).compile(cmd=ffmpeg_binary())
+    return [f"file:{source.absolute()}" if argument == SOURCE else argument for argument in command]
 
 
 class FfmpegProcess:

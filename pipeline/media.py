@@ -24,7 +24,7 @@ import ffmpeg
 import numpy as np
 
 from syncdiff.pipeline.ffmpeg_process import STALL_S, FfmpegProcess, command_line, error_lines
-from syncdiff.pipeline.probe import INPUT_OPTIONS, MAX_DURATION_S, MAX_PIXELS, MediaInfo, input_url, probe
+from syncdiff.pipeline.probe import INPUT_OPTIONS, MAX_DURATION_S, MAX_PIXELS, MediaInfo, media_input, probe
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
 
 __all__ = [
@@ -86,7 +86,7 @@ class Video:
         frame_bytes = shape[0] * shape[1] * shape[2]
         chunk_frames = max(1, max_bytes // frame_bytes)
         total = 0
-        with FfmpegProcess(command_line(self._command(), "error"), stall_s=self._stall_s) as process:
+        with FfmpegProcess(command_line(self._graph(), self.path, "error"), stall_s=self._stall_s) as process:
             is_last = False
             while not is_last:
                 chunk = np.empty((chunk_frames, *shape), np.uint8)
@@ -97,11 +97,10 @@ class Video:
                     self._check_end(process, total)
                 yield chunk[:filled], is_last
 
-    def _command(self) -> Any:
+    def _graph(self) -> Any:
         info = self.info
         # A change of size must not set up the filters anew: setpts and fps would count time from zero again.
-        options = {**INPUT_OPTIONS, "max_pixels": MAX_PIXELS, "reinit_filter": 0}
-        stream = ffmpeg.input(input_url(self.path), **options)["V:0"]
+        stream = media_input(max_pixels=MAX_PIXELS, reinit_filter=0)["V:0"]
         stream = stream.filter("setpts", "PTS-STARTPTS").filter("fps", fps=FPS)
         if info.lead_frames:
             stream = stream.filter("tpad", start=info.lead_frames, start_mode="clone")
@@ -142,10 +141,9 @@ def read_audio(path: Path, *, info: MediaInfo | None = None, stall_s: float = ST
     info = info or probe(path, stall_s=stall_s)
     if not info.has_audio:
         return None
-    sound = ffmpeg.input(input_url(path), **INPUT_OPTIONS)["a:0"]
-    sound = sound.filter("aresample", SAMPLE_RATE_HZ, **{"async": 1})
+    sound = media_input()["a:0"].filter("aresample", SAMPLE_RATE_HZ, **{"async": 1})
     command = ffmpeg.output(sound, "-", f="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE_HZ)
-    with FfmpegProcess(command_line(command, "error"), stall_s=stall_s) as process:
+    with FfmpegProcess(command_line(command, path, "error"), stall_s=stall_s) as process:
         data = process.read_all(2 * SAMPLE_RATE_HZ * MAX_DURATION_S)
         process.finish()
         messages = error_lines(process.log)

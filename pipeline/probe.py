@@ -18,7 +18,7 @@ from typing import Any
 
 import ffmpeg
 
-from syncdiff.pipeline.ffmpeg_process import STALL_S, FfmpegProcess, command_line, error_lines
+from syncdiff.pipeline.ffmpeg_process import SOURCE, STALL_S, FfmpegProcess, command_line, error_lines
 from syncdiff.pipeline.records import FPS, ClipError
 
 MAX_PIXELS = 8192 * 4608  # 8K pictures pass, decompression bombs do not
@@ -85,10 +85,10 @@ def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
     decode-error or decode-timeout.
     """
     _check_file(path)
-    source = ffmpeg.input(input_url(path), **INPUT_OPTIONS, max_pixels=MAX_PIXELS)
+    source = media_input(max_pixels=MAX_PIXELS)
     first = {"vf": "trim=end_frame=1", "af": "atrim=end_sample=1", "enc_time_base": "1/1000000"}
     command = ffmpeg.output(source["V:0?"], source["a:0?"], "-", f="framecrc", **first)
-    with FfmpegProcess(command_line(command, "info"), stall_s=stall_s) as process:
+    with FfmpegProcess(command_line(command, path, "info"), stall_s=stall_s) as process:
         firsts = process.read_all(1 << 20).decode("ascii", "replace")
         status = process.finish()
         log = process.log
@@ -99,9 +99,9 @@ def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
     return _read_report(report, entries)
 
 
-def input_url(path: Path) -> str:
-    """The path in a form that ffmpeg takes for neither an option nor an address, whatever the name."""
-    return f"file:{path.absolute()}"
+def media_input(**options: Any) -> Any:
+    """The input node of an ffmpeg-python graph that reads an untrusted file, for `command_line`."""
+    return ffmpeg.input(SOURCE, **INPUT_OPTIONS, **options)
 
 
 def _check_file(path: Path) -> None:

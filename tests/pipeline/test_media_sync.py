@@ -108,7 +108,7 @@ def test_earliest_stream_starts_at_zero(media: ModuleType, tmp_path: Path) -> No
 def test_sound_shorter_and_longer_than_picture(media: ModuleType, tmp_path: Path, end_s: float) -> None:
     """Both are kept as long as they are; whoever needs equal lengths calls fit_audio."""
     path = tmp_path / "clip.mkv"
-    clip = media.FlashClick(codecs=media.LOSSLESS, events_s=(0.4,), seconds=2.0, audio_end_s=end_s)
+    clip = media.FlashClick(codecs=media.LOSSLESS, events_s=(0.3, 0.7), seconds=2.0, audio_end_s=end_s)
     check(path, media.flash_click(path, clip), DETECTION_S)
     pcm = read_audio(path)
     assert pcm is not None
