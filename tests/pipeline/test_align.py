@@ -302,8 +302,9 @@ def test_mouth_regions_equal_a_literal_implementation(real_face, clip, frames):
     want = original_rois(pictures[..., ::-1], points.astype(np.float64)).astype(int)
     got = align.mouth_rois(pictures, points).astype(int)
     assert got.shape == (frames, 96, 96)
-    assert np.abs(got - want).max() <= 1
-    assert np.abs(got - want).mean() < 0.1
+    coarse = int(cv2.__version__.split(".")[0]) < 5  # OpenCV 4 rounds positions to 1/32 of a pixel
+    assert np.abs(got - want).max() <= (4 if coarse else 1)
+    assert np.abs(got - want).mean() < (0.3 if coarse else 0.1)
 
 
 def test_mouth_region_stays_inside_the_canvas_and_is_black_outside_the_picture():
