@@ -131,14 +131,13 @@ def to_source(points: NDArray[np.floating], matrix: F32) -> F32:
 def crop_faces(frames: U8, matrices: F32, face_size_px: int) -> U8:
     """Face crops [T,N,N,3] of frames [T,H,W,3]; outside the picture its border is repeated.
 
-    A face larger than the crop is first reduced by area averaging, so that fine detail does not alias.
+    A face larger than the crop is low-passed first, so that fine detail does not alias.
     """
     check_array("frames", frames, np.uint8, (len(matrices), None, None, 3))
-    faces = np.empty((len(frames), face_size_px, face_size_px, 3), np.uint8)
-    for frame, matrix, face in zip(frames, matrices, faces, strict=True):
-        face[...] = _warp(
-            frame, matrix.astype(np.float64), (face_size_px, face_size_px), cv2.BORDER_REPLICATE
-        )
+    size = (face_size_px, face_size_px)
+    faces = np.empty((len(frames), *size, 3), np.uint8)
+    for frame, matrix, face in zip(frames, matrices.astype(np.float64), faces, strict=True):
+        face[...] = _warp(frame, matrix, size, cv2.BORDER_REPLICATE)
     return faces
 
 
@@ -215,8 +214,7 @@ def paste_back(frame: U8, face: U8, matrix: F32, mask: Bool, feather: float = 0.
     result: U8 = frame.copy()
     if width == 0:
         return result
-    # The rows and columns around the mask alone, with an unmarked rim: the crop's edge is the mask's edge
-    # too.
+    # Only the rows and columns of the mask, with an unmarked rim, so that the crop's edge is an edge too.
     marked = np.pad(marked[top : top + height, left : left + width], 1)
     face = np.asarray(face[max(top - 1, 0) : top + height + 1, max(left - 1, 0) : left + width + 1])
     onto = matrix.astype(np.float64)
