@@ -8,7 +8,6 @@ batched with.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -100,28 +99,6 @@ class Linear(nn.Linear):
         return F.relu(y) if activation == "relu" else y
 
 
-class PackedLinear(nn.Module):
-    """`Linear` for inference on x86 processors: the weight in oneDNN's own layout, the activation in the
-    product.
-
-    In float32 twice as fast as MKL's product on AMD processors (tests/benchmarks/bench_avhubert.py). The
-    operators are those that `torch.compile` emits for the same layers.
-    """
-
-    def __init__(self, linear: Linear) -> None:
-        super().__init__()
-        self.dtype = linear.weight.dtype
-        self.bias = linear.bias
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach())
-
-    def forward(self, x: Tensor, activation: str = "none") -> Tensor:
-        gelu_kind = "none" if activation == "gelu" else ""  # by the error function, not by tanh
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(
-            x.to(self.dtype), self.packed, self.bias, activation, [], gelu_kind
-        )
-        return y
-
-
 class PositionalConv(nn.Module):
     """The convolutional position embedding of wav2vec 2.0: a grouped convolution over time, and GELU."""
 
@@ -134,7 +111,7 @@ class PositionalConv(nn.Module):
     def forward(self, x: Tensor, packing: Packing) -> Tensor:
         """Shape: [N, width], same result."""
         kernel = self.weight.shape[2]
-        padded = packing.pad(x).transpose(1, 2)
+        padded = packing.pad(x.to(self.weight.dtype)).transpose(1, 2)
         y = F.conv1d(padded, self.weight, self.bias, padding=kernel // 2, groups=self.groups)
         y = y[..., : packing.longest]  # an even kernel gives one step more, which fairseq cuts off
         return packing.unpad(F.gelu(y).transpose(1, 2))
@@ -201,7 +178,7 @@ class AVHubertEncoder(nn.Module):
         self.fused_norm = nn.LayerNorm(config.fused_width)
         concat = config.modality_fuse == "concat"
         self.fused_proj = Linear(config.fused_width, config.width) if concat else None
-        self.pos_conv = PositionalConv(config.width, config.conv_pos, config.conv_pos_groups)
+        self.pos_conv: nn.Module = PositionalConv(config.width, config.conv_pos, config.conv_pos_groups)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.final_norm = nn.LayerNorm(config.width)
 
@@ -245,7 +222,7 @@ class AVHubertEncoder(nn.Module):
         """
         self._check_layer(layer)
         x, packing = self._fuse(audio, video)
-        x = x + self.pos_conv(x.to(self.pos_conv.weight.dtype), packing)
+        x = x + self.pos_conv(x, packing)
         if not self.config.layer_norm_first:
             x = self.final_norm(x)
         kept = []
@@ -259,23 +236,6 @@ class AVHubertEncoder(nn.Module):
         elif layer == "final" and self.config.layer_norm_first:
             x = self.final_norm(x)
         return list(x.float().split(packing.lengths))
-
-    def pack(self) -> None:
-        """Prepare the linear layers for inference on this CPU; for good: no training, no other device or
-        type."""
-        if not can_pack():
-            return
-        for module in list(self.modules()):
-            for name, child in list(module.named_children()):
-                if isinstance(child, Linear):
-                    setattr(module, name, PackedLinear(child))
-
-    def compute_in(self, dtype: torch.dtype) -> None:
-        """Keep the weights of convolutions and products in `dtype`, those of layer norms in float32."""
-        self.to(dtype)
-        for module in self.modules():
-            if isinstance(module, nn.LayerNorm):
-                module.float()
 
     def _fuse(self, audio: list[Tensor] | None, video: list[Tensor] | None) -> tuple[Tensor, Packing]:
         """Both modalities as one sequence of steps [N,width]; one that is not given counts as zeros."""
@@ -307,8 +267,3 @@ class AVHubertEncoder(nn.Module):
         known = layer in ("final", "all") if isinstance(layer, str) else 1 <= layer <= len(self.layers)
         if not known:
             raise ValueError(f"layer must be 1 to {len(self.layers)}, final or all, got {layer!r}")
-
-
-def can_pack() -> bool:
-    """Whether oneDNN's packed products are there: in PyTorch's builds for x86 processors."""
-    return platform.machine().lower() in ("x86_64", "amd64") and torch.backends.mkldnn.is_available()

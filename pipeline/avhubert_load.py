@@ -22,7 +22,7 @@ _UNSUPPORTED = {"sub_encoder_layers": 0, "pos_conv_depth": 1, "layer_type": "tra
 
 
 def load_encoder(path: Path, modality: Modality) -> tuple[AVHubertEncoder, EncoderWeights]:
-    """The encoder in a checkpoint file, in float32, for inference.
+    """The encoder in a checkpoint file, in float32.
 
     Raises CheckpointError as `read_checkpoint`, `find_encoder` and `build_encoder` do.
     """

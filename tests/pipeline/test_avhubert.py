@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from syncdiff.pipeline.avhubert import AVHubertEncoder, EncoderConfig, Layer, Packing, can_pack
+from syncdiff.pipeline.avhubert import AVHubertEncoder, EncoderConfig, Layer, Packing
 from syncdiff.pipeline.avhubert_extract import extract, plan_batches, prepare_audio, prepare_video
+from syncdiff.pipeline.avhubert_inference import can_pack, prepare_for_inference
 from syncdiff.pipeline.avhubert_load import build_encoder, encoder_config, load_encoder
 from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
 from syncdiff.pipeline.checkpoint import CheckpointError, EncoderWeights, find_encoder, read_checkpoint
@@ -84,7 +85,7 @@ def test_audio_layers_equal_the_original(
 ) -> None:
     encoder, _ = load_encoder(golden / "avhubert" / name, "audio")
     if packed:
-        encoder.pack()
+        prepare_for_inference(encoder)
     for clip in CLIPS:
         with torch.inference_mode():
             values = encoder(audio_input(expected, clip)[None], layer=LAYERS[what])[0]
@@ -110,7 +111,7 @@ def test_video_and_both_equal_the_original(
 ) -> None:
     encoder = build_encoder(full_weights, "both")
     if packed:
-        encoder.pack()
+        prepare_for_inference(encoder)
     noise = np.random.default_rng(7).standard_normal((1, 1, 75, 88, 88)).astype(np.float32)
     video, audio = torch.from_numpy(noise), audio_input(expected, CLIPS[0])[None]
     with torch.inference_mode():
@@ -198,6 +199,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"layer_norm_first": False, "modality_fuse": "add", "activation_fn": "relu"},
     {"encoder_attention_heads": 8},
     {"encoder_layers": 1},
+    {"conv_pos": 1},
     {"conv_pos": 5},  # odd: nothing is cut off
 ]
 
@@ -225,9 +227,9 @@ def test_every_variant_equals_the_definition(
     weights = variant(tiny, options)
     encoder = build_encoder(weights, "audio")
     if packed:
-        encoder.pack()
+        prepare_for_inference(encoder)
     generator = torch.Generator().manual_seed(2)
-    clips = [torch.randn(n, 104, generator=generator) for n in (1, 2, 75, 33)]
+    clips = [torch.randn(n, 104, generator=generator) for n in (1, 2, 75, 33, 130, 300)]
     for layer in ("final", 1, encoder.config.layers):
         with torch.inference_mode():
             together = encoder.encode(clips, None, layer)
@@ -325,27 +327,24 @@ def test_layers_that_do_not_exist_are_refused(tiny: EncoderWeights, layer: Any) 
         encoder.encode([torch.zeros(2, 104)], None, layer)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
 @pytest.mark.parametrize("modality", ["audio", "both"])
-def test_bfloat16_stays_near_float32(tiny: EncoderWeights, modality: Any, packed: bool) -> None:
+def test_bfloat16_stays_near_float32(tiny: EncoderWeights, modality: Any) -> None:
     clip = torch.randn(50, 104, generator=torch.Generator().manual_seed(0))
     mouth = (
         [torch.randn(50, 88, 88, generator=torch.Generator().manual_seed(1))] if modality == "both" else None
     )
     exact = build_encoder(tiny, modality)
     rough = copy.deepcopy(exact)
-    rough.compute_in(torch.bfloat16)
-    if packed:
-        rough.pack()
+    prepare_for_inference(rough, torch.bfloat16)
     with torch.inference_mode():
         wanted, got = exact.encode([clip], mouth)[0], rough.encode([clip], mouth)[0]
     assert got.dtype == torch.float32
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.03
 
 
-def test_packing_replaces_every_linear_layer(tiny: EncoderWeights) -> None:
+def test_preparing_replaces_every_linear_layer(tiny: EncoderWeights) -> None:
     encoder = build_encoder(tiny, "audio")
-    encoder.pack()
+    prepare_for_inference(encoder)
     left = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
     assert bool(left) != can_pack()
 
