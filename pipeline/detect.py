@@ -1,8 +1,8 @@
 """Where the faces are in one frame, and their 68 landmarks: the interface and the default backend, dlib.
 
-A backend answers three questions and remembers nothing between them; following a face from frame to frame is
-`syncdiff.pipeline.track`'s business. "Face box" means everywhere the square that dlib's HOG detector puts on
-a face (brows to chin); a backend with other boxes converts to and from it.
+A backend answers questions about single frames and remembers nothing between them; following a face from
+frame to frame is the business of `syncdiff.pipeline.follow`. "Face box" means everywhere the square that
+dlib's HOG detector puts on a face (brows to chin); a backend with other boxes converts to and from it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import dlib
 import numpy as np
 from numpy.typing import NDArray
 
+from syncdiff.pipeline.patch import even_exposure, upright_patch
 from syncdiff.pipeline.records import F32, U8, ClipError, check_array
 
 # The 68 points in the unit face box from which dlib's predictor starts: `initial_shape` in the header of
@@ -65,27 +66,44 @@ class Detections:
         return len(self.scores)
 
 
+@dataclass(frozen=True)
+class Shapes:
+    """Landmarks of n faces in one frame: landmarks_px [n,68,2] float32, doubt [n] float32.
+
+    Doubt is 0 where the predictor is certain of the whole shape; its scale is the backend's own.
+    """
+
+    landmarks_px: F32
+    doubt: F32
+
+    def __post_init__(self) -> None:
+        count = len(self.doubt)
+        check_array("landmarks_px", self.landmarks_px, np.float32, (count, 68, 2))
+        check_array("doubt", self.doubt, np.float32, (count,))
+
+
 class FaceBackend(Protocol):
     """What the tracker asks of a detector and a landmark predictor. Frames are RGB uint8 [H,W,3].
 
-    `efforts` counts the ways `detect` can look, from cheap (0) to thorough (efforts - 1). `min_score` is the
-    `verify` score below which a followed face no longer counts as one.
+    `efforts` counts the ways `detect` can look, from cheap (0) to thorough (efforts - 1). A shape with more
+    doubt than `max_doubt`, or a place whose `verify` score is below `min_score`, is no face.
     """
 
     name: str
     efforts: int
+    max_doubt: float
     min_score: float
 
     def detect(self, frame: U8, effort: int = 0) -> Detections:
         """Faces anywhere in the frame."""
         ...
 
-    def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
-        """Landmarks [n,68,2] in frame pixels of the faces in `boxes_px` [n,4], tilted by `roll_rad` [n]."""
+    def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
+        """Landmarks of the faces in `boxes_px` [n,4], each tilted by `roll_rad` [n], in frame pixels."""
         ...
 
-    def verify(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
-        """Detector confidence [n] that there is a face at each of the boxes, looking nowhere else."""
+    def verify(self, frame: U8, box_px: F32, roll_rad: float, thorough: bool = False) -> float:
+        """Detector's confidence that there is a face in the box [4], looking nowhere else."""
         ...
 
 
@@ -114,133 +132,113 @@ def box_iou(a: F32, b: F32) -> F32:
     area_a = (a[:, 2:] - a[:, :2]).prod(axis=1)
     area_b = (b[:, 2:] - b[:, :2]).prod(axis=1)
     union = area_a[:, None] + area_b[None, :] - shared
-    result: F32 = (shared / np.maximum(union, 1e-6)).astype(np.float32)
-    return result
+    return np.asarray(shared / np.maximum(union, 1e-6), np.float32)
 
 
-class DlibBackend:
-    """HOG detector, MMOD CNN when asked for the last effort, and the 68-point regression-tree predictor.
+def make_backend(name: str) -> FaceBackend:
+    """The backend of this name: "dlib" or "face-alignment".
 
-    HOG: Dalal & Triggs 2005 with the max-margin training of King 2015; predictor: Kazemi & Sullivan 2014. HOG
-    sees faces from 80 px on the image it is given (its window); the efforts are: HOG on the image reduced to
-    `search_side_px`; HOG on twice that resolution; MMOD on the image reduced to `mmod_side_px`.
-
-    Raises ClipError("track", "model-missing") when the model files of `face-recognition-models` are not
+    Raises ValueError for another name, ClipError("track", "model-missing") where its model files are not
     there.
     """
-
-    name = "dlib"
-    efforts = 3
-    min_score = -0.4
-
-    def __init__(self, search_side_px: int = 640, mmod_side_px: int = 360) -> None:
-        folder = _dlib_model_folder()
-        self._search_side_px = search_side_px
-        self._mmod_side_px = mmod_side_px
-        self._hog = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
-        self._mmod_path = folder / "mmod_human_face_detector.dat"
-        self._mmod: dlib.cnn_face_detection_model_v1 | None = None
-
-    def detect(self, frame: U8, effort: int = 0) -> Detections:
-        if effort >= 2:
-            return self._detect_mmod(frame)
-        small, scale = _fit_side(frame, self._search_side_px * (1 + effort), enlarge=1.0 + effort)
-        grey = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
-        rectangles, scores, _ = self._hog.run(grey, 0, 0.0)
-        return _as_detections(rectangles, scores, scale)
-
-    def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
-        out = np.empty((len(boxes_px), 68, 2), np.float32)
-        for index, (box, roll) in enumerate(zip(boxes_px, roll_rad, strict=True)):
-            out[index] = self._predict(frame, box, float(roll))
-        return out
-
-    def verify(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
-        out = np.full(len(boxes_px), -1.0, np.float32)
-        for index, (box, roll) in enumerate(zip(boxes_px, roll_rad, strict=True)):
-            patch, _ = upright_patch(frame, box, float(roll), _HOG_FACE_PX, _HOG_MARGIN)
-            _, scores, _ = self._hog.run(patch, 0, -1.0)
-            out[index] = max(scores, default=-1.0)
-        return out
-
-    def _predict(self, frame: U8, box: F32, roll: float) -> NDArray[np.float64]:
-        """Landmarks [68,2] of one face, read off an upright patch of fixed size.
-
-        The patch makes the predictor's work independent of the tilt and size of the face, and, being larger
-        than most faces, keeps its rounding to whole pixels (dlib's points are integers) well below the face's
-        own noise.
-        """
-        patch, to_frame = upright_patch(frame, box, roll, _PREDICTOR_FACE_PX, _PREDICTOR_MARGIN)
-        low = round((len(patch) - 1) / 2 - _PREDICTOR_FACE_PX / 2)
-        shape = self._predictor(
-            patch, dlib.rectangle(low, low, low + _PREDICTOR_FACE_PX, low + _PREDICTOR_FACE_PX)
-        )
-        points = np.array([(point.x, point.y) for point in shape.parts()], np.float64)
-        result: NDArray[np.float64] = points @ to_frame[:, :2].T + to_frame[:, 2]
-        return result
-
-    def _detect_mmod(self, frame: U8) -> Detections:
-        if self._mmod is None:  # loaded late: most data sets never need it
-            self._mmod = dlib.cnn_face_detection_model_v1(str(self._mmod_path))
-        small, scale = _fit_side(frame, self._mmod_side_px, enlarge=1.0)
-        found = self._mmod(small, 0)
-        return _as_detections([one.rect for one in found], [one.confidence for one in found], scale)
+    if name == "dlib":
+        return DlibBackend()
+    raise ValueError(f"unknown face tracker {name!r}: there are dlib and face-alignment")
 
 
 # Chosen on real clips: at 256 px the predictor's integer points cost 0.2 % of the distance between the eyes
 # (jitter 0.7 % of it, against 0.9 % at 150 px; 400 px brings 0.65 % for twice the time).
 _PREDICTOR_FACE_PX = 256
 _PREDICTOR_MARGIN = 1.5
-# The HOG window is 80 px; at 88 px upright faces score highest, and 1.3 times that leaves room for a shift of
-# 10 px.
+# Where the two predictions start, in box sides: shift right and down, relative size. Their mean jitters a
+# seventh less than one prediction, and their distance tells a face that fits from one that does not.
+_STARTS = ((0.05, 0.04, 1.04), (-0.05, -0.04, 0.96))
+# The HOG window is 80 px; at 88 px upright faces score highest, and 1.3 times that leaves a shift of 10 px.
 _HOG_FACE_PX = 88
 _HOG_MARGIN = 1.3
+_MMOD_MARGIN = 1.45
+_NO_FACE = -1.0
 
 
-def upright_patch(
-    frame: U8, box: F32, roll: float, face_px: int, margin: float
-) -> tuple[U8, NDArray[np.float64]]:
-    """A grey square with the face upright and `face_px` wide, and the affine map [2,3] from it to the frame.
+class DlibBackend:
+    """HOG detector, MMOD CNN where it is asked to be thorough, and the 68-point regression-tree predictor.
 
-    The patch is `margin` times the face box; what lies beyond the frame repeats its edge.
+    HOG: Dalal & Triggs 2005 with the max-margin training of King 2015; predictor: Kazemi & Sullivan 2014;
+    MMOD: King 2015 on a small CNN. HOG and MMOD see faces from 80 px on the image they are given. The efforts
+    of `detect`: HOG on the image reduced to `search_side_px`; HOG on the image doubled or reduced to
+    `fine_side_px`, whichever is smaller; MMOD on the image reduced to `mmod_side_px`. Scores are HOG's
+    distance from its threshold (faces from the front about 1 to 3), for MMOD its confidence (0 to 1.1). Doubt
+    is the mean distance between two predictions from differing starts, in box sides (faces that fit: 0.003 to
+    0.02; cartoons 0.2).
+
+    Raises ClipError("track", "model-missing") when the files of `face-recognition-models` are not there.
     """
-    centre = complex((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-    side = float(box[2] - box[0])
-    region, offset, reduction = _grey_region(frame, centre, side * margin, side / face_px)
-    patch_px = round(face_px * margin)
-    turn = side / face_px * complex(np.cos(roll), np.sin(roll))
-    corner = centre - turn * complex(patch_px - 1, patch_px - 1) / 2
-    to_frame = np.array([[turn.real, -turn.imag, corner.real], [turn.imag, turn.real, corner.imag]])
-    to_region = to_frame / reduction
-    # pixel centres are at whole numbers: reducing r-fold maps x to (x + 1/2) / r - 1/2
-    to_region[:, 2] += (0.5 - np.asarray(offset)) / reduction - 0.5
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    patch = cv2.warpAffine(
-        region, to_region, (patch_px, patch_px), flags=flags, borderMode=cv2.BORDER_REPLICATE
-    )
-    return np.asarray(patch, np.uint8), to_frame
 
+    name = "dlib"
+    efforts = 3
+    max_doubt = 0.04
+    min_score = -0.4
 
-def _grey_region(frame: U8, centre: complex, side: float, step: float) -> tuple[U8, tuple[int, int], int]:
-    """The grey part of the frame that a tilted square of this side needs, its corner, and its whole-number
-    reduction.
+    def __init__(self, search_side_px: int = 640, fine_side_px: int = 1600, mmod_side_px: int = 320) -> None:
+        folder = _dlib_model_folder()
+        self._sides_px = (search_side_px, fine_side_px, mmod_side_px)
+        self._hog = dlib.get_frontal_face_detector()
+        self._predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+        self._mmod_path = folder / "mmod_human_face_detector.dat"
+        self._mmod: dlib.cnn_face_detection_model_v1 | None = None
 
-    Reduced by averaging when the patch would otherwise skip pixels (`step` frame pixels per patch pixel).
-    """
-    height, width = frame.shape[:2]
-    reach = side * 0.75 + 2  # enough for 45 degrees of tilt
-    reduction = max(1, int(step))
-    x0 = int(np.clip(centre.real - reach, 0, width - 1))
-    y0 = int(np.clip(centre.imag - reach, 0, height - 1))
-    x1 = int(np.clip(centre.real + reach + 1, x0 + 1, width))
-    y1 = int(np.clip(centre.imag + reach + 1, y0 + 1, height))
-    region = frame[y0:y1, x0:x1]
-    if reduction > 1:
-        size = (max(1, (x1 - x0) // reduction), max(1, (y1 - y0) // reduction))
-        region = region[: size[1] * reduction, : size[0] * reduction]
-        region = np.asarray(cv2.resize(region, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.cvtColor(region, cv2.COLOR_RGB2GRAY), np.uint8), (x0, y0), reduction
+    def detect(self, frame: U8, effort: int = 0) -> Detections:
+        small, scale = _fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort == 1 else 1.0)
+        grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
+        if effort == 2:
+            return _as_detections(*self._run_mmod(grey), scale)
+        rectangles, scores, _ = self._hog.run(grey, 0, 0.0)
+        return _as_detections(rectangles, scores, scale)
+
+    def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
+        shapes = np.empty((len(boxes_px), 68, 2), np.float32)
+        doubt = np.empty(len(boxes_px), np.float32)
+        for index, (box, roll) in enumerate(zip(boxes_px, roll_rad, strict=True)):
+            shapes[index], doubt[index] = self._fit_one(frame, box, float(roll))
+        return Shapes(shapes, doubt)
+
+    def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
+        """Landmarks [n,68,2] alone."""
+        return self.fit(frame, boxes_px, roll_rad).landmarks_px
+
+    def verify(self, frame: U8, box_px: F32, roll_rad: float, thorough: bool = False) -> float:
+        margin = _MMOD_MARGIN if thorough else _HOG_MARGIN
+        patch, _ = upright_patch(frame, box_px, roll_rad, _HOG_FACE_PX, margin)
+        if thorough:
+            return max(self._run_mmod(patch)[1], default=_NO_FACE)
+        return float(max(self._hog.run(patch, 0, _NO_FACE)[1], default=_NO_FACE))
+
+    def _fit_one(self, frame: U8, box: F32, roll: float) -> tuple[NDArray[np.float64], float]:
+        """Landmarks [68,2] and doubt of one face, read off an upright patch of fixed size.
+
+        The patch makes the predictor independent of tilt, size and exposure, and, being larger than most
+        faces, keeps its rounding to whole pixels (dlib's points are integers) well below the noise of the
+        prediction.
+        """
+        patch, to_frame = upright_patch(frame, box, roll, _PREDICTOR_FACE_PX, _PREDICTOR_MARGIN)
+        patch = even_exposure(patch)
+        first, second = (self._predict(patch, start) for start in _STARTS)
+        doubt = np.hypot(*(first - second).T).mean() / _PREDICTOR_FACE_PX
+        points = (first + second) / 2 @ to_frame[:, :2].T + to_frame[:, 2]
+        return points, float(doubt)
+
+    def _predict(self, patch: U8, start: tuple[float, float, float]) -> NDArray[np.float64]:
+        right, down, size = start
+        middle, half = (len(patch) - 1) / 2, size * _PREDICTOR_FACE_PX / 2
+        x, y = middle + right * _PREDICTOR_FACE_PX, middle + down * _PREDICTOR_FACE_PX
+        box = dlib.rectangle(round(x - half), round(y - half), round(x + half), round(y + half))
+        return np.array([(p.x, p.y) for p in self._predictor(patch, box).parts()], np.float64)
+
+    def _run_mmod(self, grey: U8) -> tuple[list[dlib.rectangle], list[float]]:
+        if self._mmod is None:  # loaded late: most data sets never need it
+            self._mmod = dlib.cnn_face_detection_model_v1(str(self._mmod_path))
+        found = self._mmod(grey, 0)
+        return [one.rect for one in found], [float(one.confidence) for one in found]
 
 
 def _fit_side(frame: U8, side_px: int, enlarge: float) -> tuple[U8, float]:
@@ -263,27 +261,13 @@ def _as_detections(rectangles: list[dlib.rectangle], scores: list[float], scale:
 def _dlib_model_folder() -> Path:
     # `import face_recognition_models` needs pkg_resources, which today's setuptools no longer brings
     spec = importlib.util.find_spec("face_recognition_models")
-    places = list(spec.submodule_search_locations or []) if spec else []
-    for place in places:
+    for place in (spec.submodule_search_locations or []) if spec else []:
         folder = Path(place) / "models"
         if (folder / "shape_predictor_68_face_landmarks.dat").is_file():
             return folder
-    raise ClipError(
-        "track", "model-missing", "dlib's models are not installed: pip install face-recognition-models"
-    )
+    detail = "dlib's models are not installed: pip install face-recognition-models"
+    raise ClipError("track", "model-missing", detail)
 
 
 def _complex(points: NDArray[np.floating]) -> NDArray[np.complex128]:
-    result: NDArray[np.complex128] = points[..., 0].astype(np.float64) + 1j * points[..., 1]
-    return result
-
-
-def make_backend(name: str) -> FaceBackend:
-    """The backend of this name: "dlib" or "face-alignment".
-
-    Raises ValueError for another name, ClipError("track", "model-missing") where its model files are not
-    there.
-    """
-    if name == "dlib":
-        return DlibBackend()
-    raise ValueError(f"unknown face tracker {name!r}: there are dlib and face-alignment")
+    return np.asarray(points[..., 0].astype(np.float64) + 1j * points[..., 1])
