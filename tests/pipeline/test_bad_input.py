@@ -1,0 +1,130 @@
+"""A folder full of trouble: each input ends as a row or as a reject with a reason, and nothing is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from syncdiff.pipeline.store import open_dataset
+
+ODD_NAMES = (
+    "with space.mp4",
+    "it's \"quoted\" & $(reboot).mp4",
+    "new\nline.mp4",
+    "-y.mp4",
+    "日本語 ümläut.mp4",
+    "100%25 sure.mp4",
+)
+
+
+@pytest.fixture(scope="module")
+def trouble(
+    sample_raw: Path, media: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Path, str]:
+    """The folder, the data set made of it, and what the command said."""
+    raw, out = tmp_path_factory.mktemp("trouble") / "raw", tmp_path_factory.mktemp("out") / "store"
+    raw.mkdir()
+    good = next((sample_raw / "mvlrs_v1" / "main" / "astronaut").glob("*.mp4"))
+    make_trouble(raw, good, media)
+    before = state(raw)
+    prep = Path(os.sys.executable).with_name("syncdiff-prep")  # type: ignore[attr-defined]
+    done = subprocess.run([prep, "folder", raw, "--out", out], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert state(raw) == before
+    return raw, out, done.stdout
+
+
+def state(raw: Path) -> dict[str, tuple[int, int]]:
+    """Name -> size and modification time of everything below a folder."""
+    return {str(p.relative_to(raw)): (s.st_size, s.st_mtime_ns) for p in raw.rglob("*") for s in [p.lstat()]}
+
+
+def make_trouble(raw: Path, good: Path, media: ModuleType) -> None:
+    shutil.copy(good, raw / "good.mp4")
+    for name in ODD_NAMES:
+        shutil.copy(good, raw / name)
+    for folder in ("a", "b"):  # the same base name twice
+        (raw / folder).mkdir()
+        shutil.copy(good, raw / folder / "00001.mp4")
+    (raw / "empty.mp4").touch()
+    (raw / "text.mp4").write_text("I am no video. " * 100)
+    (raw / "truncated.mp4").write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    (raw / "dangling.mp4").symlink_to("nowhere.mp4")
+    os.mkfifo(raw / "pipe.mp4")
+    (raw / "list.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{good}\n")
+    media.ffmpeg("-i", good, "-vn", "-c", "copy", raw / "sound only.mp4")
+    media.ffmpeg("-i", good, "-an", "-c", "copy", raw / "picture only.mp4")
+    media.ffmpeg("-i", good, "-frames:v", "1", raw / "one frame.mp4")
+    wide = "scale=4320:4320,pad=7680:4320:1680:0"
+    media.ffmpeg("-i", good, "-vf", wide, "-frames:v", "30", "-preset", "ultrafast", raw / "8k.mp4")
+    media.ffmpeg("-i", good, "-vf", "scale=9000:9000", "-frames:v", "1", "-c:v", "mjpeg", raw / "bomb.mkv")
+    media.picture_clip(raw / "nobody.mkv", media.moving_frames(50, 320, 240))
+
+
+def reasons(out: Path) -> dict[str, str]:
+    """Source -> reason of every reject."""
+    return {r["source"]: r["reason"] for r in pq.read_table(out / "rejects.parquet").to_pylist()}
+
+
+def rows(out: Path) -> set[str]:
+    return {clip.value("source") for clip in open_dataset(out)}
+
+
+def test_every_input_is_a_row_or_a_reject(trouble: tuple[Path, Path, str]) -> None:
+    raw, out, said = trouble
+    inputs = [p for p in raw.rglob("*") if not p.is_dir()]
+    assert len(rows(out)) + len(reasons(out)) == len(inputs)
+    assert f"{len(inputs)} inputs = {len(rows(out))} prepared + {len(reasons(out))} rejected" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("empty.mp4", "empty-file"),
+        ("text.mp4", "not-media"),
+        ("truncated.mp4", "truncated"),
+        ("dangling.mp4", "broken-symlink"),
+        ("pipe.mp4", "not-a-file"),
+        ("list.mp4", "not-media"),
+        ("bomb.mkv", "too-large"),
+        ("sound only.mp4", "no-video"),
+        ("one frame.mp4", "track-too-short"),
+        ("nobody.mkv", "no-face"),
+    ],
+)
+def test_a_reject_says_why(trouble: tuple[Path, Path, str], name: str, reason: str) -> None:
+    assert reasons(trouble[1])[name] == reason
+
+
+@pytest.mark.parametrize("name", ["good.mp4", "picture only.mp4", "8k.mp4", "a/00001.mp4", "b/00001.mp4"])
+def test_a_usable_input_becomes_a_row(trouble: tuple[Path, Path, str], name: str) -> None:
+    assert name in rows(trouble[1])
+
+
+def test_odd_names_change_nothing(trouble: tuple[Path, Path, str]) -> None:
+    clips = list(open_dataset(trouble[1]))
+    hashes = {c.value("source_sha256") for c in clips if c.num_frames == clips[0].num_frames}
+    assert len(rows(trouble[1])) == len(ODD_NAMES) + 5
+    assert len({c.clip_id for c in clips}) == len(clips)
+    assert len(hashes) <= 2
+
+
+def test_no_sound_is_kept_and_marked(trouble: tuple[Path, Path, str]) -> None:
+    (clip,) = [c for c in open_dataset(trouble[1]) if c.value("source") == "picture only.mp4"]
+    assert clip.audio() is None
+    assert clip.value("av_correlation") is None
+    assert clip.features("logfbank") is None
+    assert clip.frames([0]).shape[-1] == 3
+
+
+def test_a_face_is_the_same_in_8k(trouble: tuple[Path, Path, str]) -> None:
+    by_source = {c.value("source"): c for c in open_dataset(trouble[1])}
+    small, large = by_source["good.mp4"].frames([10]), by_source["8k.mp4"].frames([10])
+    assert np.abs(small.astype(int) - large).mean() < 8
