@@ -28,7 +28,7 @@ class AudioSpec:
     width: int
     rate_hz: float
     steps: int
-    untrained: bool = False
+    untrained: bool = False  # made by a network that was never trained
 
 
 def audio_spec(config: AudioConfig, dataset: Dataset) -> AudioSpec:

@@ -47,10 +47,8 @@ class UNetConfig:
             "unet: channels and attention differ in their number of levels",
         )
         for count in self.channels:
-            _require(
-                count % self.norm_groups == 0 and count % self.heads == 0,
-                f"unet.channels: {count} is no multiple of norm_groups {self.norm_groups} and heads {self.heads}",
-            )
+            fits = count % self.norm_groups == 0 and count % self.heads == 0
+            _require(fits, f"unet.channels: {count} is no multiple of both norm_groups and heads")
         _require(self.patch >= 1, "unet.patch: must be 1 or more")
 
 
@@ -77,7 +75,7 @@ class AudioConfig:
 
 @dataclass(frozen=True)
 class PoseConfig:
-    """The temporal pose frame and the bottleneck it passes (kind and width: our choice, the paper has none)."""
+    """The temporal pose frame and the bottleneck it passes; the paper says nothing of kind and width."""
 
     bottleneck: Literal["spatial", "vector", "none", "off"] = (
         "spatial"  # none: the frame as it is; off: no pose frame

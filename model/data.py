@@ -10,7 +10,7 @@ position: resuming in the middle of an epoch costs no reading.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import cv2
@@ -41,6 +41,11 @@ class Batch:
     audio: Tensor
     hears: Tensor
     names: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch with its tensors on `device`."""
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
+        return Batch(**{k: v.to(device, non_blocking=True) for k, v in tensors.items()}, names=self.names)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ diffusers'.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
@@ -18,7 +18,8 @@ from torch import Tensor
 from syncdiff.model.config import DiffusionConfig
 from syncdiff.model.network import Conditions
 
-Network = Callable[[Tensor, Tensor, Conditions], Tensor]
+Scheduler: TypeAlias = Any  # diffusers' classes carry no types
+Network: TypeAlias = Callable[[Tensor, Tensor, Conditions], Tensor]
 
 
 def _schedule(config: DiffusionConfig) -> dict[str, Any]:
@@ -36,12 +37,12 @@ def _schedule(config: DiffusionConfig) -> dict[str, Any]:
     }
 
 
-def training_schedule(config: DiffusionConfig) -> DDPMScheduler:
+def training_schedule(config: DiffusionConfig) -> Scheduler:
     """The schedule that noises training pictures."""
     return DDPMScheduler(**_schedule(config), clip_sample=False)
 
 
-def solver(config: DiffusionConfig, clip: bool) -> DDIMScheduler | DPMSolverMultistepScheduler:
+def solver(config: DiffusionConfig, clip: bool) -> Scheduler:
     """A fresh solver (DPM-Solver++ keeps a history). `clip` bounds DDIM's estimate to [-1, 1]: for pixels."""
     if config.sampler == "ddim":
         return DDIMScheduler(**_schedule(config), clip_sample=clip)
@@ -52,7 +53,7 @@ def solver(config: DiffusionConfig, clip: bool) -> DDIMScheduler | DPMSolverMult
 
 def denoising_loss(
     network: Network,
-    schedule: DDPMScheduler,
+    schedule: Scheduler,
     config: DiffusionConfig,
     target: Tensor,
     mask: Tensor,
@@ -76,14 +77,14 @@ def denoising_loss(
     return per_sample.mean()
 
 
-def _picture_weight(schedule: DDPMScheduler, config: DiffusionConfig, steps: Tensor) -> Tensor:
+def _picture_weight(schedule: Scheduler, config: DiffusionConfig, steps: Tensor) -> Tensor:
     """What turns the squared error of the prediction into that of the picture it stands for, [B].
 
     With x_t = a x + s e: x = a x_t - s v, and x = (x_t - s e) / a; so s^2 for the velocity and s^2 / a^2 for
     the noise (table 1 of Salimans and Ho 2022, arXiv 2202.00512). It puts the effort on the noisy steps,
     where it is decided how far the mouth opens.
     """
-    signal = schedule.alphas_cumprod.to(steps.device)[steps]
+    signal: Tensor = schedule.alphas_cumprod.to(steps.device)[steps]
     return (1 - signal) if config.prediction == "v_prediction" else (1 - signal) / signal
 
 

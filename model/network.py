@@ -13,7 +13,6 @@ cross-attention.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -83,11 +82,21 @@ class AudioTokens(nn.Module):
 class SyncDiffNet(nn.Module):
     """Predict noise or velocity of a noisy picture under `Conditions`; see the module's drawing.
 
-    `channels` and `side` describe the picture, `steps` counts the feature steps of a sound window.
+    `channels` and `side` describe the picture, `steps` counts the feature steps of a sound window. `encoder`
+    turns what the conditions hold of the sound into features; without one they are features already.
     """
 
-    def __init__(self, config: ModelConfig, channels: int, side: int, stats: AudioStats, steps: int) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        channels: int,
+        side: int,
+        stats: AudioStats,
+        steps: int,
+        encoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
+        self.encoder = encoder
         unet, pose = config.unet, config.pose
         self.patch = unet.patch
         self.kind = pose.bottleneck
@@ -109,7 +118,8 @@ class SyncDiffNet(nn.Module):
         """[B,C,S,S], [B] int64 and the conditions to the prediction [B,C,S,S]."""
         pictures = torch.cat([noisy, given.masked, given.identity], dim=1)
         inputs = F.pixel_unshuffle(pictures, self.patch)
-        tokens = self.audio(given.audio, given.hears)
+        sound = given.audio if self.encoder is None else self.encoder(given.audio)
+        tokens = self.audio(sound, given.hears)
         if self.kind != "off":
             code = self.pose(given.pose)
             code = code * given.has_pose.view(-1, *[1] * (code.ndim - 1)).to(code.dtype)
@@ -121,11 +131,11 @@ class SyncDiffNet(nn.Module):
         return F.pixel_shuffle(output, self.patch)
 
 
-def build_unet(config: UNetConfig, in_channels: int, out_channels: int, side: int) -> UNet2DConditionModel:
+def build_unet(config: UNetConfig, in_channels: int, out_channels: int, side: int) -> nn.Module:
     """A UNet2DConditionModel with cross-attention where `config.attention` asks for it and in the middle."""
     down = tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in config.attention)
     up = tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(config.attention))
-    model = UNet2DConditionModel(
+    model: nn.Module = UNet2DConditionModel(
         sample_size=side,
         in_channels=in_channels,
         out_channels=out_channels,
@@ -137,4 +147,4 @@ def build_unet(config: UNetConfig, in_channels: int, out_channels: int, side: in
         attention_head_dim=config.heads,  # so named in diffusers; this UNet takes it as the number of heads
         norm_num_groups=config.norm_groups,
     )
-    return cast(UNet2DConditionModel, model)
+    return model

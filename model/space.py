@@ -63,13 +63,13 @@ class LatentSpace(Space):
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        latents: Tensor = self.autoencoder.encode(pixels).latent_dist.mode()
-        return (latents - self.shift) * self.scale
+        latents: Tensor = (self.autoencoder.encode(pixels).latent_dist.mode() - self.shift) * self.scale
+        return latents
 
     @torch.no_grad()
     def decode(self, picture: Tensor) -> Tensor:
-        pixels: Tensor = self.autoencoder.decode(picture / self.scale + self.shift).sample
-        return pixels.clamp(-1, 1)
+        pixels: Tensor = self.autoencoder.decode(picture / self.scale + self.shift).sample.clamp(-1, 1)
+        return pixels
 
 
 def make_space(config: ModelConfig) -> Space:

@@ -1,0 +1,143 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+    <out>/checkpoints/step-0001000/   model.safetensors ema.safetensors optimizer.safetensors
+    random.safetensors
+                                      state.json: step, data position, configuration, sound, preparation,
+                                      versions
+
+Tensors and JSON only: opening a checkpoint runs no code. One is written beside its place and renamed, so a
+name that is there is whole; an older one is deleted only after that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FORMAT = 1
+_STATE = "state.json"
+
+
+class CheckpointError(Exception):
+    """A checkpoint that cannot be written, or read by this program; the message says why and what is safe."""
+
+
+def save(
+    folder: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: dict[str, Any], keep: int
+) -> Path:
+    """Write `tensors` (one file a key) and `state`; keep the newest `keep`. Raises CheckpointError."""
+    target = folder / f"step-{step:07d}"
+    temporary = folder / f".{target.name}.tmp"
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        for name, group in tensors.items():
+            save_file(
+                {k: v.detach().cpu().contiguous() for k, v in group.items()},
+                temporary / f"{name}.safetensors",
+            )
+        text = json.dumps({"format": FORMAT, "step": step, **state}, indent=1)
+        (temporary / _STATE).write_text(text, encoding="utf-8")
+        for file in temporary.iterdir():
+            _flush(file)
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        _flush(folder)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        before = newest(folder)
+        safe = f"{before.name} is still whole" if before else "none was written before"
+        raise CheckpointError(f"could not save step {step} in {folder}: {error}; {safe}") from error
+    for old in everything(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return target
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def everything(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(p for p in folder.glob("step-*") if (p / _STATE).is_file())
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    return next(reversed(everything(folder)), None)
+
+
+def find(path: Path) -> Path:
+    """A checkpoint, given itself, its file, or the run that holds it. Raises CheckpointError."""
+    for candidate in (path, path.parent):
+        if (candidate / _STATE).is_file():
+            return candidate
+    found = newest(path / "checkpoints") or newest(path)
+    if found is None:
+        raise CheckpointError(
+            f"{path}: no checkpoint here (a folder step-… with {_STATE}, or a run that holds some)"
+        )
+    return found
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """The content of state.json. Raises CheckpointError if it is damaged or of a newer version."""
+    try:
+        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        version = int(state["format"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint}: {_STATE} cannot be read: {error!r}") from error
+    if version > FORMAT:
+        raise CheckpointError(
+            f"{checkpoint}: written by a newer syncdiff (format {version}; this one reads {FORMAT})"
+        )
+    return dict(state)
+
+
+def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """The tensors of one file of a checkpoint. Raises CheckpointError."""
+    try:
+        return load_file(checkpoint / f"{name}.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{checkpoint}: {name}.safetensors cannot be read: {error}") from error
+
+
+def load_into(module: torch.nn.Module, checkpoint: Path, name: str) -> None:
+    """Load tensors into a module of the same configuration. Raises CheckpointError where they do not fit."""
+    try:
+        module.load_state_dict(read_tensors(checkpoint, name))
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint}: {name} does not fit its configuration: {error}") from error
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """An optimizer's state as tensors named `<parameter>.<what>`, and its groups as JSON."""
+    state = optimizer.state_dict()
+    tensors = {
+        f"{i}.{k}": torch.as_tensor(v) for i, entry in state["state"].items() for k, v in entry.items()
+    }
+    return tensors, state["param_groups"]
+
+
+def unpack_optimizer(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], groups: list[dict[str, Any]]
+) -> None:
+    """Load what `pack_optimizer` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, _, what = name.partition(".")
+        state.setdefault(int(index), {})[what] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,161 @@
+"""The training loop, top to bottom: open the data, build or resume, step, log, save.
+
+The same command resumes from the newest checkpoint of its output folder: on a CPU bit for bit as if it had
+never stopped. Ctrl-C or SIGTERM ends it after the current step, saved.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from syncdiff.model.checkpoint import CheckpointError
+from syncdiff.model.config import TrainConfig
+from syncdiff.model.data import Batch, loader
+from syncdiff.model.diffusion import denoising_loss, training_schedule
+from syncdiff.model.progress import Progress
+from syncdiff.model.run import Run, open_run, resume_state, save
+from syncdiff.model.space import prepare, training_target
+from syncdiff.model.strips import sample_strip
+
+
+class TrainingError(Exception):
+    """Training cannot go on; the message says at which step and why."""
+
+
+def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
+    """Train until `optim.steps` or until told to stop; return the last checkpoint.
+
+    Raises ConfigError and CheckpointError before anything is changed, TrainingError where the loss is no
+    number.
+    """
+    run = open_run(config, say)
+    accelerator, optim, main = run.accelerator, config.optim, run.accelerator.is_main_process
+    model, optimizer = accelerator.prepare(run.net, run.optimizer)
+    if optim.compile:
+        model = torch.compile(model)
+    schedule = training_schedule(config.diffusion)
+    rank, world = accelerator.process_index, accelerator.num_processes
+    batches = iter(loader(config, str(run.dataset.root), run.spec, rank, world, run.position))
+    resume_state(run)  # after the loader, so that nothing draws random numbers in between
+    writer = SummaryWriter(str(run.out / "logs"), purge_step=run.step + 1) if main else None
+    with Progress(optim.steps, say, main) as progress, stop_signals() as stop:
+        while run.step < optim.steps and not agreed(accelerator, stop.asked):
+            loss = training_step(run, model, optimizer, schedule, batches)
+            run.step += 1
+            progress.update(run.step, loss, optim.batch_size * optim.accumulate * world)
+            if writer and (run.step % config.log.every == 0 or run.step == optim.steps):
+                progress.log(writer, optimizer.param_groups[0]["lr"])
+            if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
+                sample_strip(run, writer)
+            if run.step % config.log.checkpoint_every == 0:
+                save_periodic(run, say)
+    if writer:
+        writer.close()
+    last = save(run)
+    if run.step < optim.steps:
+        say(f"stopped at step {run.step}, saved in {last}; the same command goes on from there")
+    return last
+
+
+def training_step(
+    run: Run, model: Callable[..., Tensor], optimizer: Any, schedule: Any, batches: Iterator[Batch]
+) -> float:
+    """One optimiser step over `accumulate` batches; returns the mean loss."""
+    config, accelerator = run.config, run.accelerator
+    rate = learning_rate(config, run.step)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    total = 0.0
+    for part in range(config.optim.accumulate):
+        batch = next(batches).to(accelerator.device)
+        run.position += 1
+        last = part + 1 == config.optim.accumulate
+        with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
+            known, mask, given = prepare(batch, run.space)
+            target = training_target(batch, known, mask, run.space)
+            loss = denoising_loss(model, schedule, config.diffusion, target, mask, given)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"step {run.step + 1}: the loss is {value}. The batch: {', '.join(batch.names)}. Nothing was "
+                f"updated with it; the checkpoints in {run.out / 'checkpoints'} are from before."
+            )
+        accelerator.backward(loss / config.optim.accumulate)
+        total += value / config.optim.accumulate
+    accelerator.clip_grad_norm_(run.net.parameters(), config.optim.clip_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    update_ema(run)
+    return total
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, constant, and over the last share `final_decay` of the steps linearly towards zero."""
+    optim = config.optim
+    rate = optim.lr * min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    if optim.final_decay > 0:
+        rate *= min(1.0, (optim.steps - step) / (optim.final_decay * optim.steps))
+    return max(rate, 0.0)
+
+
+@torch.no_grad()
+def update_ema(run: Run) -> None:
+    """Follow the weights, faster at first: decay min(decay, (1 + n) / (10 + n)) at step n, as in TensorFlow's
+    ExponentialMovingAverage."""
+    decay = min(run.config.optim.ema_decay, (1 + run.step) / (10 + run.step))
+    ema: list[Tensor] = list(run.ema.parameters())
+    net: list[Tensor] = list(run.net.parameters())
+    torch._foreach_lerp_(ema, net, 1 - decay)
+
+
+def save_periodic(run: Run, say: Callable[[str], None]) -> None:
+    """Save; a full disk is said and tried again at the next interval, for training itself can go on."""
+    try:
+        save(run)
+    except CheckpointError as error:
+        say(f"{error}. Training goes on; the next try is in {run.config.log.checkpoint_every} steps.")
+
+
+class Stop:
+    """Whether someone asked the run to end."""
+
+    asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.asked = True
+
+
+@contextmanager
+def stop_signals() -> Iterator[Stop]:
+    """Within, the first SIGINT or SIGTERM sets `asked`; a second one acts as usual."""
+    stop, before = Stop(), dict[int, Any]()
+
+    def once(number: int, frame: object) -> None:
+        stop(number, frame)
+        signal.signal(number, before[number] or signal.SIG_DFL)
+
+    for number in (int(signal.SIGINT), int(signal.SIGTERM)):
+        before[number] = signal.signal(number, once)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+
+
+def agreed(accelerator: Accelerator, asked: bool) -> bool:
+    """True on every process as soon as one was asked to stop."""
+    if accelerator.num_processes == 1:
+        return asked
+    flag = torch.tensor([float(asked)], device=accelerator.device)
+    return bool(accelerator.reduce(flag, "sum").item() > 0)
