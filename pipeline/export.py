@@ -91,7 +91,7 @@ def export_webdataset(dataset: Dataset, out: Path, features: Sequence[str] = ())
     out.mkdir(parents=True, exist_ok=True)
     written = kept = 0
     for shard in dataset.shards:
-        clips = [clip for clip in dataset if clip.shard == shard]
+        clips = dataset.clips_of(shard)
         path = out / f"{shard}.tar"
         if path.is_file():
             kept += len(clips)

@@ -1,8 +1,8 @@
 """What a run is to make, what an earlier run has made already, and the manifest that says it is all there.
 
-The plan depends only on the inputs and the configuration, never on the number of workers, so any machine makes
-the same shards. A finished shard has a completion record in `.work/done/`, and so has every shard of features
-that was added later; the manifest, written last, is gathered from these records alone.
+The plan depends only on the inputs and the configuration, never on the number of workers, so any machine
+makes the same shards. A finished shard has a completion record in `.work/done/`, and so has every shard of
+features that was added later; the manifest, written last, is gathered from these records alone.
 """
 
 from __future__ import annotations
@@ -165,8 +165,8 @@ class Run:
     def finished(self, *, retry_rejects: bool = False) -> dict[str, ShardResult]:
         """Shards made by earlier runs that need not be made again, by name.
 
-        A shard is made again where a file of it is missing or of another size, where a reject was transient, or,
-        with `retry_rejects`, where it has any.
+        A shard is made again where a file of it is missing or of another size, where a reject was transient,
+        or, with `retry_rejects`, where it has any.
         """
         found: dict[str, ShardResult] = {}
         for result in _records(self.paths, [plan.name for plan in self.plans]):
@@ -198,8 +198,7 @@ def locked(paths: StorePaths) -> Iterator[None]:
 def write_manifest(paths: StorePaths) -> dict[str, Any]:
     """Gather dataset.json from the completion records, and return it."""
     identity = _earlier_identity(paths)
-    names = sorted(path.stem for path in (paths.work / "done").glob("*.json"))
-    results = _records(paths, names)
+    results = finished_shards(paths)
     added = {result.name: feature_records(paths, result) for result in results}
     present = Counter(e for r in results for e in {*r.features, *added[r.name]})
     manifest = {
@@ -212,6 +211,11 @@ def write_manifest(paths: StorePaths) -> dict[str, Any]:
     }
     write_atomic(paths.manifest, json.dumps(manifest, indent=1, sort_keys=True).encode())
     return manifest
+
+
+def finished_shards(paths: StorePaths) -> list[ShardResult]:
+    """All shards with a completion record, in order of name."""
+    return _records(paths, sorted(path.stem for path in (paths.work / "done").glob("*.json")))
 
 
 def record_features(

@@ -174,6 +174,10 @@ class Dataset:
         parts = [pq.read_table(self.paths.clips(s), columns=list(columns)) for s in self.shards]
         return pa.concat_tables(parts) if parts else CLIP_SCHEMA.empty_table().select(list(columns))
 
+    def clips_of(self, shard: str) -> list[ClipView]:
+        """The rows of one shard, in order."""
+        return [ClipView(self, *place) for place in self._places if place[0] == shard]
+
     def by_id(self, clip_id: str) -> ClipView:
         """The row of this clip_id. Raises KeyError."""
         if self._index is None:
