@@ -13,16 +13,16 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from syncdiff.pipeline.align import AlignConfig
+from syncdiff.pipeline.follow import TrackConfig
 from syncdiff.pipeline.mask import MaskConfig
 from syncdiff.pipeline.pose import PoseConfig
-from syncdiff.pipeline.track import TrackConfig
 
 FEATURES = ("logfbank", "mel")
 _NOT_CONTENT = ("gpus_per_worker",)
 _Config = TypeVar("_Config")
 
 # Smallest and largest value; the parts check what else they need (MaskConfig, PoseConfig).
-_RANGES: dict[str, tuple[float, float]] = {
+RANGES: dict[str, tuple[float, float]] = {
     "face_size_px": (32, 1024),
     "jpeg_quality": (1, 100),
     "max_clip_s": (1, 600),
@@ -31,10 +31,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "track.detect_interval": (1, 1000),
     "track.search_interval": (1, 1000),
     "track.verify_interval": (1, 1000),
+    "track.thorough_interval": (1, 1000),
     "track.sure_score": (-5, 5),
     "track.start_score": (-5, 5),
     "track.max_gap": (0, 250),
-    "track.max_asymmetry": (0, 1),
+    "track.max_asymmetry": (0, 10),
     "track.min_face_px": (1, 4000),
     "track.min_track_frames": (1, 100_000),
     "track.min_coverage": (0, 1),
@@ -148,7 +149,7 @@ def _apply(config: _Config, settings: Mapping[str, Any], where: str, prefix: str
         raise ConfigError(f"{where}: {prefix.rstrip('.') + ': ' if prefix else ''}{error}") from error
 
 
-def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
+def _convert(value: Any, hint: Any, name: str, where: str, other: str = "") -> Any:
     """The value as its field wants it; lists become tuples, whole numbers floats, `auto` None."""
     choices = get_args(hint)
     if get_origin(hint) is Literal:
@@ -157,7 +158,7 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
             raise ConfigError(f"{where}: {name}: expected {' or '.join(choices)}, got {value!r}{said}")
         return value
     if get_origin(hint) in (Union, types.UnionType):
-        return None if value in (None, "auto") else _convert(value, choices[0], name, where)
+        return None if value in (None, "auto") else _convert(value, choices[0], name, where, " or auto")
     if get_origin(hint) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: {name}: expected a list, got {value!r}")
@@ -165,8 +166,8 @@ def _convert(value: Any, hint: Any, name: str, where: str) -> Any:
     accepted = (int, float) if hint is float else hint
     if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
         expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        raise ConfigError(f"{where}: {name}: expected {expected}, got {value!r}")
-    low, high = _RANGES.get(name, (None, None))
+        raise ConfigError(f"{where}: {name}: expected {expected}{other}, got {value!r}")
+    low, high = RANGES.get(name, (None, None))
     if low is not None and high is not None and not low <= value <= high:
         raise ConfigError(f"{where}: {name}: {value} is not between {low:g} and {high:g}")
     return hint(value)
