@@ -99,7 +99,7 @@ def loudness(pcm16: I16, num_frames: int) -> F32:
     """
     size = 2 * SAMPLES_PER_FRAME
     margin = SAMPLES_PER_FRAME // 2
-    needed = num_frames * SAMPLES_PER_FRAME + margin
+    needed = max(num_frames, 1) * SAMPLES_PER_FRAME + margin
     inside = pcm16[:needed] / 32768.0
     padded = np.pad(inside, (margin, needed - len(inside)))
     frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::SAMPLES_PER_FRAME][:num_frames]

@@ -65,6 +65,7 @@ class FfmpegProcess:
         self._stall_s = stall_s
         self._log_head = bytearray()
         self._log_tail = bytearray()
+        self._at_end = False
         self._process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
@@ -109,19 +110,16 @@ class FfmpegProcess:
         """
         filled = 0
         deadline = time.monotonic() + self._stall_s
-        while filled < len(view):
+        while filled < len(view) and not self._at_end:
             for key, _ in self._wait_until(deadline):
                 if key.fd == self._err:
                     self._read_log()
                     continue
                 count = os.readv(self._out, [view[filled:]])
-                if count == 0:
-                    self._selector.unregister(self._out)
-                    return filled
                 filled += count
+                if count == 0:
+                    self._end_output()
                 deadline = time.monotonic() + self._stall_s
-            if self._out not in {key.fd for key in self._selector.get_map().values()}:
-                break
         return filled
 
     def read_all(self, limit_bytes: int) -> bytearray:
@@ -146,7 +144,7 @@ class FfmpegProcess:
                 if key.fd == self._err:
                     self._read_log()
                 elif not os.read(self._out, PIPE_BYTES):
-                    self._selector.unregister(self._out)
+                    self._end_output()
         try:
             return self._process.wait(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
         except subprocess.TimeoutExpired:
@@ -158,6 +156,10 @@ class FfmpegProcess:
         if not ready:
             raise self._stalled()
         return ready
+
+    def _end_output(self) -> None:
+        self._selector.unregister(self._out)
+        self._at_end = True
 
     def _stalled(self) -> ClipError:
         self.close()
