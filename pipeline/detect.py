@@ -48,6 +48,8 @@ MEAN_SHAPE: F32 = np.array(
     dtype=np.float32,
 )
 # fmt: on
+_FROM_MEAN = (MEAN_SHAPE - MEAN_SHAPE.mean(axis=0)) @ np.array([1, 1j])
+_MEAN_TO_CENTRE = complex(*(0.5 - MEAN_SHAPE.mean(axis=0)))
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,10 @@ def box_of_shape(landmarks_px: F32) -> tuple[F32, F32]:
     The least-squares similarity from MEAN_SHAPE to the landmarks (Umeyama 1991, in complex form), applied to
     the unit box: the box from which the predictor would have had the least way to go.
     """
-    mean = MEAN_SHAPE.mean(axis=0)
-    reference = _complex(MEAN_SHAPE - mean)
-    centroid = landmarks_px.mean(axis=1)
-    centred = _complex(landmarks_px - centroid[:, None])
-    similarity = (centred * reference.conj()).sum(axis=1) / (np.abs(reference) ** 2).sum()
-    centre = _complex(centroid) + similarity * _complex(np.float32(0.5) - mean)
+    points = landmarks_px[..., 0] + 1j * landmarks_px[..., 1].astype(np.float64)
+    centroid = points.mean(axis=1)
+    similarity = (points - centroid[:, None]) @ _FROM_MEAN.conj() / np.vdot(_FROM_MEAN, _FROM_MEAN).real
+    centre = centroid + similarity * _MEAN_TO_CENTRE
     half = np.abs(similarity) / 2
     boxes = np.stack([centre.real - half, centre.imag - half, centre.real + half, centre.imag + half], axis=1)
     return boxes.astype(np.float32), np.angle(similarity).astype(np.float32)
@@ -267,7 +267,3 @@ def _dlib_model_folder() -> Path:
             return folder
     detail = "dlib's models are not installed: pip install face-recognition-models"
     raise ClipError("track", "model-missing", detail)
-
-
-def _complex(points: NDArray[np.floating]) -> NDArray[np.complex128]:
-    return np.asarray(points[..., 0].astype(np.float64) + 1j * points[..., 1])

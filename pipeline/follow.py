@@ -37,11 +37,11 @@ class TrackConfig:
 
     detect_interval: int = 25
     search_interval: int = 5
-    verify_interval: int = 5
+    verify_interval: int = 10
     thorough_interval: int = 10
     sure_score: float = 0.8
     start_score: float = 0.0
-    max_asymmetry: float = 1.05
+    max_asymmetry: float = 1.0
     max_gap: int = 12
     min_face_px: float = 48.0
     max_faces: int = 6
@@ -70,6 +70,9 @@ class Followed:
     next_check: int = 0
     next_thorough: int = 0
 
+    def __len__(self) -> int:
+        return len(self.shapes)
+
     def place(self) -> tuple[F32, F32]:
         """The last known box [1,4] and roll [1]."""
         return box_of_shape(self.shapes[-1][None])
@@ -82,7 +85,7 @@ class Followed:
     def lose(self) -> None:
         """What was not checked counts as not seen."""
         self.missing = True
-        for index in range(self.sure, len(self.shapes)):
+        for index in range(self.sure, len(self)):
             self.shapes[index] = self.shapes[self.sure - 1]
             self.scores[index] = self.scores[self.sure - 1]
             self.detected[index] = False
@@ -144,7 +147,7 @@ class Follower:
         if cut or self.frames >= self._next_search:
             self._search(frame)
         self.frames += 1
-        self._end(lambda face: face.missing and len(face.shapes) - face.sure > self._config.max_gap)
+        self._end(lambda face: face.missing and len(face) - face.sure > self._config.max_gap)
 
     def finish(self) -> tuple[int, ...]:
         """End all faces; the first frames of the later shots."""
@@ -156,14 +159,24 @@ class Follower:
         box, roll = face.place()
         shapes = self._backend.fit(frame, box, roll)
         if not self._fits(shapes) or _jumped(box[0], box_of_shape(shapes.landmarks_px)[0][0]):
-            face.sure = len(face.shapes)  # every entry so far did fit
+            face.sure = len(face)  # every entry so far did fit
             return False
         face.add(shapes.landmarks_px[0], face.scores[-1])
         return self.frames < face.next_check or self._check(face, frame, shapes)
 
     def _fits(self, shapes: Shapes) -> bool:
+        """Whether a shape is believed. The more the head is turned, the less doubt is allowed.
+
+        On the far side of a turned head the predictor puts points on the background while it is still in
+        little doubt about the rest.
+        """
         turned = float(asymmetry(shapes.landmarks_px)[0])
-        return float(shapes.doubt[0]) <= self._backend.max_doubt and turned <= self._config.max_asymmetry
+        doubt = float(shapes.doubt[0]) / self._backend.max_doubt
+        strictness = 0.7 * float(np.clip((turned - 0.5) / 0.5, 0, 1))
+        fits = turned <= self._config.max_asymmetry and doubt <= 1 - strictness
+        if not fits and turned > 0.5 and doubt < 2:
+            self.refused["profile-only"] += 1
+        return fits
 
     def _check(self, face: Followed, frame: U8, shapes: Shapes) -> bool:
         """Ask the detector about a shape, and the thorough one, if it is its turn, where the first denies."""
@@ -180,14 +193,14 @@ class Follower:
             if score < self._backend.min_score:
                 return False
         face.scores[-1] = score
-        face.sure = len(face.shapes)
+        face.sure = len(face)
         face.next_check = self.frames + wait
         return True
 
     def _find_again(self, face: Followed, frame: U8, carry: bool) -> None:
         """Look for a lost face in its last place (unless it was lost there just now), then around it."""
         box, roll = face.place()
-        if len(face.shapes) == self.frames - face.start:
+        if len(face) == self.frames - face.start:
             face.skip()
         if carry and self._resume(face, frame, self._backend.fit(frame, box, roll)):
             return
@@ -274,8 +287,6 @@ class Follower:
         for roll in _ROLLS_RAD if thorough else (0.0,):
             shapes = self._settle(frame, box, roll)
             if not self._fits(shapes):
-                if roll == 0.0 and float(asymmetry(shapes.landmarks_px)[0]) > config.max_asymmetry:
-                    self.refused["profile-only"] += 1
                 continue
             place, turn = box_of_shape(shapes.landmarks_px)
             score = self._backend.verify(frame, place[0], float(turn[0]))
@@ -295,7 +306,7 @@ class Follower:
         """Move faces to `done`, without the frames in which they were missing at the end."""
         for face in self._faces:
             if ended(face):
-                self.done.append(face.part(0, face.sure if face.missing else len(face.shapes)))
+                self.done.append(face.part(0, face.sure if face.missing else len(face)))
         self._faces = [face for face in self._faces if not ended(face)]
 
 

@@ -66,7 +66,7 @@ def _signature(frame: U8) -> tuple[F32, F32]:
     """Blurred thumbnail [h,w,3] in 0..1, and its joint colour histogram [64] that sums to 1."""
     height, width = frame.shape[:2]
     # every n-th pixel, then averaging: reading all of a large frame would cost more than following its faces
-    step_y, step_x = max(1, height // (4 * _THUMBNAIL_PX[1])), max(1, width // (4 * _THUMBNAIL_PX[0]))
+    step_y, step_x = max(1, height // (2 * _THUMBNAIL_PX[1])), max(1, width // (2 * _THUMBNAIL_PX[0]))
     sparse = np.ascontiguousarray(frame[::step_y, ::step_x])
     small = np.asarray(cv2.resize(sparse, _THUMBNAIL_PX, interpolation=cv2.INTER_AREA), np.uint8)
     bins = (small >> 6).astype(np.int64)

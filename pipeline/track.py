@@ -45,16 +45,16 @@ def track_faces(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig 
     pieces = [piece for face in follower.done for piece in split_at_cuts(face, cuts)]
     tracks = [_as_track(piece, config) for piece in pieces if _is_usable(piece, config)]
     if not tracks:
-        raise _failure(follower.frames, len(pieces), follower.refused, config)
+        raise _failure(follower.frames, sum(map(len, pieces)), follower.refused, config)
     tracks.sort(key=lambda track: (track.start_frame, float(track.boxes_px[0, 0])))
     return TrackResult(tuple(tracks), follower.frames, cuts)
 
 
 def split_at_cuts(face: Followed, cuts: tuple[int, ...]) -> list[Followed]:
     """The face's parts between shot cuts, without undetected frames at their ends."""
-    inside = [cut - face.start for cut in cuts if 0 < cut - face.start < len(face.shapes)]
+    inside = [cut - face.start for cut in cuts if 0 < cut - face.start < len(face)]
     parts = []
-    for low, high in pairwise([0, *inside, len(face.shapes)]):
+    for low, high in pairwise([0, *inside, len(face)]):
         seen = np.flatnonzero(face.detected[low:high])
         if len(seen):
             parts.append(face.part(low + int(seen[0]), low + int(seen[-1]) + 1))
@@ -62,9 +62,7 @@ def split_at_cuts(face: Followed, cuts: tuple[int, ...]) -> list[Followed]:
 
 
 def _is_usable(face: Followed, config: TrackConfig) -> bool:
-    return (
-        len(face.detected) >= config.min_track_frames and float(np.mean(face.detected)) >= config.min_coverage
-    )
+    return len(face) >= config.min_track_frames and float(np.mean(face.detected)) >= config.min_coverage
 
 
 def _as_track(face: Followed, config: TrackConfig) -> Track:
@@ -75,8 +73,8 @@ def _as_track(face: Followed, config: TrackConfig) -> Track:
     return Track(face.start, boxes, shapes, np.array(face.scores, np.float32), detected)
 
 
-def _failure(frames: int, pieces: int, refused: Counter[str], config: TrackConfig) -> ClipError:
-    if pieces:
+def _failure(frames: int, followed: int, refused: Counter[str], config: TrackConfig) -> ClipError:
+    if followed > refused["profile-only"]:
         detail = f"no face could be followed for {config.min_track_frames} frames in one shot"
         return ClipError("track", "track-too-short", detail)
     if refused["profile-only"]:
