@@ -7,6 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import NamedTuple
 
 from syncdiff.pipeline.walk import Problem, find_videos
 
@@ -15,19 +16,35 @@ class LayoutError(Exception):
     """The folder cannot be read as the layout asked for; the message says why and what would work."""
 
 
+class FoundFile(NamedTuple):
+    """A video: its split, its path in the split's folder, and its path from the root."""
+
+    split: str
+    name: str
+    relative: str
+    speaker: str | None
+
+
+class FoundProblem(NamedTuple):
+    """What cannot be a clip: its split, its path in the split's folder, and what is wrong with it."""
+
+    split: str
+    name: str
+    problem: Problem
+
+
 @dataclass
 class Found:
     """What a reader gathers at `root`, for the splits in `wanted` (None: all).
 
-    splits: those that this copy has; files: (split, path in the split's folder, path from the root, speaker);
-    problems: with the split they belong to, paths from the root.
+    splits: those that this copy has. Paths of problems are counted from the root.
     """
 
     root: Path
     wanted: Collection[str] | None = None
     splits: set[str] = field(default_factory=set)
-    files: list[tuple[str, str, str, str | None]] = field(default_factory=list)
-    problems: list[tuple[str, Problem]] = field(default_factory=list)
+    files: list[FoundFile] = field(default_factory=list)
+    problems: list[FoundProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def wants(self, split: str) -> bool:
@@ -38,12 +55,15 @@ class Found:
     def walk(self, folder: str, split: str) -> tuple[str, ...]:
         """Videos under a folder of the root, relative to that folder; takes down its problems and notes."""
         walk = find_videos(self.root / folder)
-        self.problems += [
-            (split, Problem(join(folder, problem.relative), problem.reason, problem.detail))
-            for problem in walk.problems
-        ]
+        for found in walk.problems:
+            problem = Problem(join(folder, found.relative), found.reason, found.detail)
+            self.problems.append(FoundProblem(split, found.relative, problem))
         self.notes += [f"{folder}: {note}" if folder else note for note in walk.notes]
         return walk.videos
+
+    def add(self, split: str, folder: str, videos: Collection[str]) -> None:
+        """Takes down videos of a folder whose first sub-folders are speakers."""
+        self.files += [FoundFile(split, name, join(folder, name), first_folder(name)) for name in videos]
 
 
 def join(*parts: str) -> str:

@@ -6,12 +6,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from posixpath import basename, normpath, splitext
 
-from syncdiff.pipeline.layout_base import Found, LayoutError, first_folder, join, only_folder, sub_folders
+from syncdiff.pipeline.layout_base import (
+    Found,
+    FoundFile,
+    FoundProblem,
+    LayoutError,
+    first_folder,
+    join,
+    only_folder,
+    sub_folders,
+)
 from syncdiff.pipeline.walk import VIDEO_SUFFIXES, Problem
 
-LOOKED_FOR = (
-    "main/<speaker>/<clip>.mp4, here or in mvlrs_v1, and train.txt, val.txt, test.txt beside or inside it"
-)
 _LISTS = ("test", "val", "train", "pretrain")  # a clip that two lists name stays in the first of these
 _LISTED_SUFFIXES = VIDEO_SUFFIXES | {".txt", ".wav"}
 
@@ -37,12 +43,15 @@ def read_lrs2(found: Found) -> None:
         return
     reader = _Reader(found, base)
     lists = {split: path for split in _LISTS if (path := _find_list(found.root, base, split))}
-    for split, path in lists.items():
-        if found.wants(split):
-            reader.read_list(split, path)
+    wanted = [split for split in lists if found.wants(split)]
+    if wanted and wanted != ["pretrain"]:  # lists before a wanted one are read too: a clip stays in the first
+        for split in list(lists)[: list(lists).index(wanted[-1]) + 1]:
+            reader.read_list(split, lists[split])
+    elif wanted:
+        reader.read_list("pretrain", lists["pretrain"])
     if "pretrain" not in lists and (found.root / base / "pretrain").is_dir() and found.wants("pretrain"):
-        for video in found.walk(join(base, "pretrain"), "pretrain"):
-            found.files.append(("pretrain", video, join(base, "pretrain", video), first_folder(video)))
+        folder = join(base, "pretrain")
+        found.add("pretrain", folder, found.walk(folder, "pretrain"))
     if not found.splits:
         raise LayoutError(
             f"{found.root}: {join(base, 'main')} is there, but train.txt, val.txt and test.txt are neither "
@@ -62,27 +71,29 @@ class _Reader:
         self.base = base
         self.videos: dict[str, dict[str, str]] = {}  # folder -> path without suffix -> path
         self.split_of: dict[str, str] = {}
+        self.seen: set[str] = set()
 
     def read_list(self, split: str, path: Path) -> None:
         home = "pretrain" if split == "pretrain" else "main"
         for number, line in _lines(path):
             folder, key, video = self._look_up(line, home, split)
-            where = f"{path.name} line {number}"
             relative = join(self.base, folder, video or f"{key}.mp4")
-            if key.startswith(("/", "../")) or key in ("..", "."):
-                self._problem(split, key, "outside-root", f"{where} leads out of {folder}: {line.strip()!r}")
-            elif video is None:
-                self._problem(
-                    split, relative, "missing-file", f"{where} names it, but there is no such video"
-                )
-            elif relative not in self.split_of:
-                self.split_of[relative] = split
-                self.found.files.append((split, video, relative, first_folder(video)))
-            elif self.split_of[relative] == split:
-                self.found.notes.append(f"{path.name} names some clips more than once")
-            else:
+            where = f"{path.name} line {number}"
+            if self.split_of.setdefault(relative, split) != split:
                 detail = f"{where} names it, and so does {self.split_of[relative]}.txt, where it stays"
-                self._problem(split, relative, "listed-twice", detail)
+                self._reject(split, key, relative, "listed-twice", detail)
+            elif relative in self.seen:
+                if self.found.wants(split):
+                    self.found.notes.append(f"{path.name} names some clips more than once")
+            elif key.startswith(("/", "../")) or key in ("..", "."):
+                detail = f"{where} leads out of {folder}: {line.strip()!r}"
+                self._reject(split, key, key, "outside-root", detail)
+            elif video is None:
+                detail = f"{where} names it, but there is no such video"
+                self._reject(split, key, relative, "missing-file", detail)
+            elif self.found.wants(split):
+                self.found.files.append(FoundFile(split, video, relative, first_folder(video)))
+            self.seen.add(relative)
 
     def _look_up(self, line: str, home: str, split: str) -> tuple[str, str, str | None]:
         """Folder, `<speaker>/<clip>` and video of a line, or of its first word if the whole names none."""
@@ -103,11 +114,14 @@ class _Reader:
         return self.videos[folder]
 
     def note_unlisted(self) -> None:
-        if (left := sum(map(len, self.videos.values())) - len(self.split_of)) > 0:
+        listed = sum(file.split != "pretrain" or "pretrain" in self.videos for file in self.found.files)
+        if (left := sum(map(len, self.videos.values())) - listed) > 0:
             self.found.notes.append(f"{left:,} videos are on no list and are left out")
 
-    def _problem(self, split: str, relative: str, reason: str, detail: str) -> None:
-        self.found.problems.append((split, Problem(relative, reason, detail)))
+    def _reject(self, split: str, key: str, relative: str, reason: str, detail: str) -> None:
+        if self.found.wants(split):
+            problem = Problem(relative, reason, detail)
+            self.found.problems.append(FoundProblem(split, f"{key}.mp4", problem))
 
 
 def _folder_and_key(text: str, home: str, base: str) -> tuple[str, str]:

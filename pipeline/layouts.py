@@ -1,44 +1,35 @@
 """Lists the clips of a raw data set: LRS2, LRS3, VoxCeleb2, HDTF, GRID, or any folder of videos.
 
 Listing looks at names only; no video is opened. Texts are read later, clip by clip
-(`transcripts.with_text`). Splits are the data set's own. Where it has none (`hdtf`, `grid`, `folder`),
-sub-folders at the top named train, val (or valid, validation, dev) and test are splits, and everything
-else is `train`.
+(`transcripts.with_text`). The layouts themselves are in `layout_lrs2`, `layout_splits` and `layout_trees`.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
-from posixpath import basename, splitext
+from posixpath import splitext
 
-from syncdiff.pipeline import layout_lrs2
-from syncdiff.pipeline.layout_base import Found, LayoutError, first_folder, join, only_folder, sub_folders
-from syncdiff.pipeline.names import escape_for_id, escape_path, unescape_path, unique_ids
+from syncdiff.pipeline.layout_base import Found, LayoutError, sub_folders
+from syncdiff.pipeline.layout_lrs2 import find_base, read_lrs2
+from syncdiff.pipeline.layout_splits import looks_like_lrs3, looks_like_voxceleb2, read_lrs3, read_voxceleb2
+from syncdiff.pipeline.layout_trees import (
+    grid_speaker,
+    is_hdtf_name,
+    looks_like_grid,
+    read_folder,
+    read_grid,
+    read_hdtf,
+)
+from syncdiff.pipeline.names import escape_path, unescape_path, unique_ids
 from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.walk import find_videos
 
 __all__ = ["LAYOUTS", "LayoutError", "Listing", "read_layout", "resembles", "source_path"]
 
 STAGE = "list"
-_TREE_SPLITS = {
-    "train": "train",
-    "test": "test",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-}
-_LRS3_FOLDERS = {"pretrain": "pretrain", "trainval": "trainval", "test": "test"}
-_VOXCELEB2_FOLDERS = {
-    name: split
-    for split in ("dev", "test")
-    for name in (split, f"vox2_{split}", f"vox2_{split}_mp4", f"vox2_mp4_{split}")
-}
 
 
 @dataclass(frozen=True)
@@ -69,8 +60,10 @@ def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None
     if layout not in LAYOUTS:
         raise LayoutError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
     _check_folder(root)
+    known = _known_layout(root)
     found = Found(root, None if splits is None else frozenset(splits))
-    _READERS[layout](found)
+    if layout != "hdtf" or known is None:  # HDTF has no folders to be known by, so the others' rule it out
+        _READERS[layout](found)
     if not found.splits:
         raise LayoutError(_mismatch(layout, root))
     if absent := sorted(set(splits or ()) - found.splits):
@@ -78,6 +71,10 @@ def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None
         raise LayoutError(f"{root}: this copy of {layout} has no split {', '.join(absent)}; it has {has}")
     if not found.files and not found.problems:
         raise LayoutError(f"{root}: no videos in {', '.join(sorted(splits or found.splits))}")
+    if layout == "folder" and known:
+        found.notes.append(
+            f"this looks like {known}: `syncdiff-prep {known}` would also read its splits and texts"
+        )
     return _listing(layout, found)
 
 
@@ -86,31 +83,54 @@ def source_path(root: Path, source: str) -> Path:
     return root / unescape_path(source)
 
 
+def resembles(root: Path) -> str | None:
+    """The layout that a folder looks like by the names in it; None when it holds no video."""
+    if known := _known_layout(root):
+        return known
+    videos = find_videos(root).videos
+    if any(map(is_hdtf_name, videos)):
+        return "hdtf"
+    return "folder" if videos else None
+
+
+def _known_layout(root: Path) -> str | None:
+    """The layout whose folders these are, by a look at the first levels."""
+    base = find_base(root)
+    if base is not None and (base or (root / "main").is_dir()) and sub_folders(root / base / "main"):
+        return "lrs2"
+    looks = {"voxceleb2": looks_like_voxceleb2, "lrs3": looks_like_lrs3, "grid": looks_like_grid}
+    return next((layout for layout, looks_like in looks.items() if looks_like(root)), None)
+
+
 def _listing(layout: str, found: Found) -> Listing:
     root = str(found.root).rstrip("/")
-    sources = [escape_path(relative) for _, _, relative, _ in found.files]
-    prefixes = [f"{layout}/{split}" for split, _, _, _ in found.files]
-    ids = unique_ids(prefixes, [name for _, name, _, _ in found.files], [entry[2] for entry in found.files])
+    everything = [(file.split, file.name, file.relative) for file in found.files]
+    everything += [(split, name, problem.relative) for split, name, problem in found.problems]
+    ids = unique_ids(
+        [f"{layout}/{split}" for split, _, _ in everything],
+        [name for _, name, _ in everything],
+        [relative for _, _, relative in everything],
+    )
     clips = [
         Clip(
-            clip_id,
-            Path(f"{root}/{relative}"),
-            source,
-            split,
-            None if speaker is None else escape_path(speaker),
+            id=clip_id,
+            path=Path(f"{root}/{file.relative}"),
+            source=escape_path(file.relative),
+            split=file.split,
+            speaker_id=None if file.speaker is None else escape_path(file.speaker),
         )
-        for clip_id, source, (split, _, relative, speaker) in zip(ids, sources, found.files, strict=True)
+        for clip_id, file in zip(ids, found.files)  # noqa: B905 - the ids of the problems follow
     ]
     rejects = [
         Reject(
             source=escape_path(problem.relative),
-            clip_id=f"{layout}/{split}/{escape_for_id(splitext(problem.relative)[0])}",
+            clip_id=clip_id,
             split=split,
             stage=STAGE,
             reason=problem.reason,
             detail=escape_path(problem.detail),
         )
-        for split, problem in found.problems
+        for clip_id, (split, _, problem) in zip(ids[len(clips) :], found.problems, strict=True)
     ]
     clips.sort(key=lambda clip: clip.id)
     rejects.sort(key=lambda reject: (reject.clip_id, reject.source, reject.reason, reject.detail))
@@ -118,150 +138,24 @@ def _listing(layout: str, found: Found) -> Listing:
     return Listing(layout, found.root, tuple(clips), tuple(rejects), notes)
 
 
-# ---- Data sets whose folders are their splits -----------------------------------------------------
-
-
-def _read_lrs3(found: Found) -> None:
-    if layout_lrs2.find_base(found.root) is None:
-        _read_split_folders(found, _LRS3_FOLDERS, "lrs3*", depth=2)
-
-
-def _read_voxceleb2(found: Found) -> None:
-    _read_split_folders(found, _VOXCELEB2_FOLDERS, "vox*", depth=3)
-
-
-def _read_split_folders(found: Found, names: Mapping[str, str], wrapper: str, depth: int) -> None:
-    """Folders named as splits, maybe holding `mp4`; clips lie `depth` deep in one set, not in its likes."""
-    taken: list[tuple[str, str, tuple[str, ...]]] = []
-    probe = Found(found.root, found.wanted)
-    for split, folder in _split_folders(found.root, names, wrapper):
-        inner = folder
-        for name in (split, "mp4"):  # as archives unpack: vox2_dev_mp4/dev/mp4
-            inner = join(inner, name) if (found.root / inner / name).is_dir() else inner
-        if probe.wants(split):
-            taken.append((split, inner, probe.walk(inner, split)))
-    videos = [video for _, _, there in taken for video in there]
-    if videos and not any(video.count("/") == depth - 1 for video in islice(videos, 100_000)):
-        return
-    found.splits, found.problems, found.notes = probe.splits, probe.problems, probe.notes
-    for split, inner, there in taken:
-        found.files += [(split, video, join(inner, video), first_folder(video)) for video in there]
-
-
-def _split_folders(root: Path, names: Mapping[str, str], wrapper: str) -> list[tuple[str, str]]:
-    """(split, folder) of the split folders: in the root, in a wrapper inside it, or the root itself."""
-    for base in ("", *sub_folders(root, wrapper), *only_folder(root)):
-        here = {name.lower(): name for name in sub_folders(root / base)}
-        if present := [(split, join(base, here[name])) for name, split in names.items() if name in here]:
-            return present
-    own = names.get(root.absolute().name.lower())
-    return [(own, "")] if own is not None else []
-
-
-# ---- Data sets without splits of their own --------------------------------------------------------
-
-
-def _read_grid(found: Found) -> None:
-    _read_tree(found, _grid_speaker, lambda video: _grid_speaker(video) is not None)
-
-
-def _grid_speaker(video: str) -> str | None:
-    """`s1` in `s1/bbaf2n.mpg`, `video/s1/bbaf2n.mpg`, `s1.mpg_6000/s1/bbaf2n.mpg`."""
-    matches = (re.match(r"(?i)s\d{1,2}(?![0-9a-z])", part) for part in video.split("/")[:-1])
-    return next((match[0].lower() for match in matches if match), None)
-
-
-def _read_hdtf(found: Found) -> None:
-    if resembles(found.root) in ("lrs2", "lrs3", "voxceleb2", "grid"):
-        return
-    _read_tree(found, _hdtf_speaker)
-    if found.files and not any(_is_hdtf_name(name) for _, name, _, _ in found.files):
-        found.notes.append("no file is named as in HDTF (RD_..., WDA_..., WRA_...)")
-
-
-def _is_hdtf_name(path: str) -> bool:
-    return basename(path).upper().startswith(("RD_", "WDA_", "WRA_"))
-
-
-def _hdtf_speaker(video: str) -> str:
-    """`WDA_AdamSchiff1_000.mp4` shows WDA_AdamSchiff; names of RD videos tell videos apart, not people."""
-    name = re.sub(r"_\d+$", "", splitext(basename(video))[0])
-    return re.sub(r"\d+$", "", name) if name.upper().startswith(("WDA_", "WRA_")) else name
-
-
-def _read_folder(found: Found) -> None:
-    _read_tree(found, lambda video: basename(video.rpartition("/")[0]) or None)
-    likeness = resembles(found.root)
-    if likeness in ("lrs2", "lrs3", "voxceleb2", "grid"):
-        found.notes.append(
-            f"this looks like {likeness}: `syncdiff-prep {likeness}` would also read its splits and texts"
-        )
-
-
-def _read_tree(
-    found: Found, speaker: Callable[[str], str | None], belongs: Callable[[str], bool] = lambda video: True
-) -> None:
-    """Every video under the root that belongs; top folders named as splits are splits, the rest is train."""
-    tops = {
-        name: _TREE_SPLITS[name.lower()] for name in sub_folders(found.root) if name.lower() in _TREE_SPLITS
-    }
-    probe = Found(found.root)
-    videos = probe.walk("", "train")
-    for video in videos:
-        split, name = _split_of(video, tops)
-        if belongs(video) and found.wants(split):
-            found.files.append((split, name, video, speaker(name)))
-    for _, problem in probe.problems:
-        split = _split_of(problem.relative, tops)[0]
-        if found.wants(split):
-            found.problems.append((split, problem))
-    found.notes += probe.notes
-    if found.wanted is None and found.files and (left := len(videos) - len(found.files)):
-        found.notes.append(f"{left:,} videos lie outside the folders of this layout and are left out")
-
-
-def _split_of(path: str, tops: Mapping[str, str]) -> tuple[str, str]:
-    top, _, rest = path.partition("/")
-    return (tops[top], rest) if rest and top in tops else ("train", path)
-
-
-# ---- Which layout is it? --------------------------------------------------------------------------
-
-
-def resembles(root: Path) -> str | None:
-    """The layout that a folder looks like by its first folders and names; None when it holds no video."""
-    base = layout_lrs2.find_base(root)
-    if base is not None and (base or (root / "main").is_dir()) and sub_folders(root / base / "main"):
-        return "lrs2"
-    for _, folder in _split_folders(root, _VOXCELEB2_FOLDERS, "vox*"):
-        inside = {*sub_folders(root / folder), *sub_folders(root / folder / "mp4")}
-        if any(re.fullmatch(r"id\d{5}", name) for name in inside):
-            return "voxceleb2"
-    lrs3 = {split for split, _ in _split_folders(root, _LRS3_FOLDERS, "lrs3*")}
-    if "trainval" in lrs3 or lrs3 >= {"pretrain", "test"}:
-        return "lrs3"
-    folders = sub_folders(root)
-    if any(
-        _grid_speaker(f"{name}/")
-        for name in (*folders, *(sub for top in folders[:8] for sub in sub_folders(root / top)))
-    ):
-        return "grid"
-    videos = find_videos(root).videos
-    if any(map(_is_hdtf_name, videos)):
-        return "hdtf"
-    return "folder" if videos else None
-
-
 def _mismatch(layout: str, root: Path) -> str:
-    likeness = resembles(root)
     lines = [
         f"{root} does not look like {layout}.",
         f"Looked for: {_LOOKED_FOR[layout]}.",
         f"Found: {_contents(root)}.",
     ]
-    if likeness is not None and likeness != layout:
+    above = root.absolute().parent
+    if _is_part(root.absolute().name) and _known_layout(above) == layout:
+        lines.append(f"The folder above it does; try: syncdiff-prep {layout} {above}")
+    elif (likeness := resembles(root)) not in (None, layout):
         lines.append(f"It looks like {likeness}; try: syncdiff-prep {likeness} {root}")
     return "\n".join(lines)
+
+
+def _is_part(name: str) -> bool:
+    """Whether a folder of this name is likely to be the inside of a data set."""
+    parts = ("main", "pretrain", "trainval", "test", "dev", "mp4")
+    return name.lower() in parts or grid_speaker(f"{name}/") is not None
 
 
 def _contents(root: Path) -> str:
@@ -270,13 +164,12 @@ def _contents(root: Path) -> str:
     names = [f"{escape_path(name)}/" for name in folders[:6]]
     if len(folders) > len(names):
         names.append(f"{len(folders) - len(names):,} more folders")
-    files = [entry.name for entry in root.iterdir() if entry.name not in folders]
+    known = set(folders)
+    files = [entry.name for entry in root.iterdir() if entry.name not in known]
     suffixes = Counter(splitext(name)[1].lower() or "no suffix" for name in files)
     names += [f"{count:,} files ({escape_path(suffix)})" for suffix, count in suffixes.most_common(6)]
-    if any(
-        name.lower().endswith((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")) or "_part" in name
-        for name in files
-    ):
+    archives = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
+    if any(name.lower().endswith(archives) or "_part" in name for name in files):
         names.append("archives must be unpacked first")
     return ", ".join(names) or "an empty folder"
 
@@ -293,15 +186,15 @@ def _check_folder(root: Path) -> None:
 
 
 _READERS: dict[str, Callable[[Found], None]] = {
-    "lrs2": layout_lrs2.read_lrs2,
-    "lrs3": _read_lrs3,
-    "voxceleb2": _read_voxceleb2,
-    "hdtf": _read_hdtf,
-    "grid": _read_grid,
-    "folder": _read_folder,
+    "lrs2": read_lrs2,
+    "lrs3": read_lrs3,
+    "voxceleb2": read_voxceleb2,
+    "hdtf": read_hdtf,
+    "grid": read_grid,
+    "folder": read_folder,
 }
 _LOOKED_FOR = {
-    "lrs2": layout_lrs2.LOOKED_FOR,
+    "lrs2": "main/<speaker>/<clip>.mp4, here or in mvlrs_v1; train.txt, val.txt, test.txt beside or in it",
     "lrs3": "pretrain/, trainval/ or test/ with <id>/<clip>.mp4 in them (here or in a folder lrs3*)",
     "voxceleb2": "dev/ or test/ with mp4/<id>/<video>/<clip>.mp4 in them (`mp4/` may be missing)",
     "hdtf": "videos, named RD_..., WDA_... or WRA_... in HDTF",

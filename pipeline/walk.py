@@ -32,6 +32,7 @@ VIDEO_SUFFIXES = frozenset(
         *("wmv", "y4m"),
     )
 )
+_MOST_NOTES = 10
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,10 @@ def find_videos(folder: Path) -> Walk:
     walker.walk()
     notes = [f"left out {count:,} {what}" for what, count in sorted(walker.left_out.items())]
     problems = sorted(walker.problems, key=lambda problem: problem.relative)
-    return Walk(tuple(sorted(walker.videos)), tuple(problems), tuple(notes + sorted(walker.repeated)))
+    repeated = sorted(walker.repeated)
+    if len(repeated) > _MOST_NOTES:
+        repeated[_MOST_NOTES:] = [f"and {len(repeated) - _MOST_NOTES:,} more such links"]
+    return Walk(tuple(sorted(walker.videos)), tuple(problems), tuple(notes + repeated))
 
 
 class _Walker:

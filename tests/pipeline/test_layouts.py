@@ -107,6 +107,13 @@ def test_lrs2_bad_lines_become_rejects(lrs2: Path) -> None:
         ("mvlrs_v1/main/b/1.mp4", "listed-twice"),
     ]
     assert listing.notes == ("train.txt names some clips more than once",)
+    assert {r.clip_id for r in listing.rejects if r.reason != "outside-root"} == {
+        "lrs2/train/a/9",
+        "lrs2/train/b/1",
+    }
+    only_train = read_layout("lrs2", lrs2, splits=["train"])
+    assert ids(only_train) == ["lrs2/train/a/1"]  # b/1 is test's, whether test is asked for or not
+    assert reasons(only_train) == reasons(listing)
     assert "line 2" in next(r.detail for r in listing.rejects if r.reason == "missing-file")
 
 
@@ -136,6 +143,11 @@ def test_lrs3(tmp_path: Path, wrapper: str) -> None:
     assert ids(listing) == ["lrs3/pretrain/x/1", "lrs3/test/x/1", "lrs3/trainval/x/1"]
     assert [clip.speaker_id for clip in listing.clips] == ["x"] * 3
     assert resembles(tmp_path) == "lrs3"
+
+
+def test_lrs3_unpacked_one_archive_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, "lrs3_pretrain/pretrain/x/1.mp4", "lrs3_trainval/x/1.mp4", "lrs3_test_v0.4/test/x/1.mp4")
+    assert ids(read_layout("lrs3", tmp_path)) == ["lrs3/pretrain/x/1", "lrs3/test/x/1", "lrs3/trainval/x/1"]
 
 
 def test_lrs3_root_may_be_a_split(tmp_path: Path) -> None:
@@ -195,6 +207,11 @@ def test_folder_suffixes_splits_and_speakers(tmp_path: Path) -> None:
     assert ids(read_layout("folder", tmp_path, splits=["val"])) == ["folder/val/p/e"]
     with pytest.raises(LayoutError, match="has no split pretrain; it has test, train, val"):
         read_layout("folder", tmp_path, splits=["val", "pretrain"])
+
+
+def test_splits_inside_a_single_folder_are_seen(tmp_path: Path) -> None:
+    put(tmp_path, "HDTF/train/RD_a_0.mp4", "HDTF/test/RD_b_0.mp4")
+    assert ids(read_layout("hdtf", tmp_path)) == ["hdtf/test/RD_b_0", "hdtf/train/RD_a_0"]
 
 
 def test_folder_that_is_a_known_data_set_says_so(lrs2: Path) -> None:
@@ -260,6 +277,10 @@ def test_links(tmp_path: Path) -> None:
         ("self.mp4", "broken-symlink"),
     ]
     assert sum("listed already" in note for note in listing.notes) == 2
+    for i in range(20):
+        (root / f"more{i}").symlink_to(real)
+    notes = read_layout("folder", root).notes
+    assert len(notes) == 11 and notes[-1] == "and 12 more such links"
 
 
 def test_pipe_is_not_a_video(tmp_path: Path) -> None:
@@ -325,6 +346,18 @@ def test_a_folder_of_another_layout_is_named(tmp_path: Path, asked: str, actual:
 def test_empty_folder(tmp_path: Path, layout: str) -> None:
     with pytest.raises(LayoutError, match="an empty folder"):
         read_layout(layout, tmp_path)
+
+
+def test_the_inside_of_a_data_set_points_to_its_root(lrs2: Path, tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=f"try: syncdiff-prep lrs2 {lrs2 / 'mvlrs_v1'}$"):
+        read_layout("lrs2", lrs2 / "mvlrs_v1/main")
+
+
+def test_problems_do_not_make_a_layout(tmp_path: Path) -> None:
+    (tmp_path / "gone.mpg").symlink_to("nowhere")
+    with pytest.raises(LayoutError, match="does not look like grid"):
+        read_layout("grid", tmp_path)
+    assert reasons(read_layout("folder", tmp_path)) == [("gone.mpg", "broken-symlink")]
 
 
 def test_other_wrong_roots(tmp_path: Path) -> None:
