@@ -17,6 +17,7 @@ Files are not trusted: see `INPUT_OPTIONS` and `syncdiff.pipeline.ffmpeg_process
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,12 @@ class Video:
     duration does.
     """
 
-    def __init__(self, path: Path, info: MediaInfo, *, stall_s: float = STALL_S) -> None:
+    def __init__(
+        self, path: Path, info: MediaInfo, *, fps: Fraction = Fraction(FPS), stall_s: float = STALL_S
+    ) -> None:
         self.path = path
         self.info = info
+        self.fps = fps
         self.damage: str | None = None
         self._stall_s = stall_s
         self._whole: U8 | None = None
@@ -72,7 +76,7 @@ class Video:
         total = 0
         for chunk, is_last in self._decode(max_bytes):
             total += len(chunk)
-            if total > MAX_DURATION_S * FPS:
+            if total > MAX_DURATION_S * self.fps:
                 raise ClipError("media", "too-long", f"it lasts longer than {MAX_DURATION_S // 3600} hours")
             if is_last and total == len(chunk):
                 chunk.flags.writeable = False
@@ -101,9 +105,10 @@ class Video:
         info = self.info
         # A change of size must not set up the filters anew: setpts and fps would count time from zero again.
         stream = media_input(max_pixels=MAX_PIXELS, reinit_filter=0)["V:0"]
-        stream = stream.filter("setpts", "PTS-STARTPTS").filter("fps", fps=FPS)
-        if info.lead_frames:
-            stream = stream.filter("tpad", start=info.lead_frames, start_mode="clone")
+        # In microseconds, since the time base of a stream can be as coarse as its frames.
+        lead_us = info.lead_frames * 1_000_000 // FPS
+        stream = stream.filter("settb", "1/1000000").filter("setpts", f"PTS-STARTPTS+{lead_us}")
+        stream = stream.filter("fps", fps=FPS, start_time=0)  # repeats the first picture back to the start
         stream = stream.filter("scale", info.width_px, info.height_px)
         return ffmpeg.output(stream, "-", f="rawvideo", pix_fmt="rgb24")
 
@@ -114,20 +119,23 @@ class Video:
             self.damage = messages[0] if messages else f"ffmpeg ended with status {status}"
         if frames == 0:
             raise ClipError("media", "decode-error", f"no picture could be decoded: {self.damage}")
-        promised = round((self.info.duration_s or 0.0) * FPS)
+        promised = round((self.info.duration_s or 0.0) * float(self.fps))
         if self.damage and frames < MIN_DECODED_SHARE * promised:
             raise ClipError("media", "truncated", f"{frames} of {promised} frames decode: {self.damage}")
 
 
-def open_video(path: Path, *, info: MediaInfo | None = None, stall_s: float = STALL_S) -> Video:
-    """Open the pictures of a file; `info` saves probing it again.
+def open_video(
+    path: Path, *, info: MediaInfo | None = None, fps: Fraction = Fraction(FPS), stall_s: float = STALL_S
+) -> Video:
+    """Open the pictures of a file; `info` saves probing it again. `fps` may be another rate than 25: the
+    source's own, for a generator that keeps it.
 
     Raises ClipError as `probe` does, and with reason no-video.
     """
     info = info or probe(path, stall_s=stall_s)
     if not info.has_video:
         raise ClipError("media", "no-video", "the file holds no moving picture")
-    return Video(path, info, stall_s=stall_s)
+    return Video(path, info, fps=fps, stall_s=stall_s)
 
 
 def read_audio(path: Path, *, info: MediaInfo | None = None, stall_s: float = STALL_S) -> I16 | None:
