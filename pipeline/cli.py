@@ -1,4 +1,4 @@
-"""The command `syncdiff-prep`: raw data sets in, shards out, and the tools around a prepared data set."""
+"""The command `syncdiff-prep`: raw data sets in, shards out. The tools beside it are in `cli_tools`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.cli_tools import add_tools
 from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
 from syncdiff.pipeline.estimate import estimate
 from syncdiff.pipeline.layouts import LAYOUTS, LayoutError, Listing, read_layout
 from syncdiff.pipeline.plan import PlanError, Run, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.sample import make_sample
 from syncdiff.pipeline.store import StoreError
-from syncdiff.pipeline.verify import verify
 from syncdiff.pipeline.versions import versions
+from syncdiff.pipeline.weights import WeightsError
 
 app = typer.Typer(
     name="syncdiff-prep",
@@ -42,10 +42,6 @@ app = typer.Typer(
 out = Console()
 err = Console(stderr=True)
 
-WRONG_USAGE = 2
-FAILED = 1
-INTERRUPTED = 130
-
 _ABOUT = {
     "lrs2": "LRS2 (`mvlrs_v1/{main,pretrain}/<speaker>/<clip>.mp4`, lists train/val/test/pretrain.txt)",
     "lrs3": "LRS3 (`{pretrain,trainval,test}/<id>/<clip>.mp4`)",
@@ -60,15 +56,15 @@ def main() -> None:
     """Entry point: declared failures end with a sentence and an exit code, not with a traceback."""
     try:
         app()
-    except (LayoutError, ConfigError, PlanError, StoreError) as error:
+    except (LayoutError, ConfigError, PlanError, StoreError, WeightsError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(WRONG_USAGE)
+        sys.exit(show.WRONG_USAGE)
     except KeyboardInterrupt:
         err.print("stopped; finished shards are kept, and the same command continues")
-        sys.exit(INTERRUPTED)
+        sys.exit(show.INTERRUPTED)
     except (ClipError, OSError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(FAILED)
+        sys.exit(show.FAILED)
 
 
 def prepare(
@@ -135,6 +131,7 @@ for _layout in LAYOUTS:
         short_help=_ABOUT[_layout],
         help=_EXAMPLES.format(about=_ABOUT[_layout], layout=_layout),
     )(prepare)
+add_tools(app)
 
 
 def _announce(listing: Listing) -> None:
@@ -194,7 +191,7 @@ def _prepare(
                     )
             except RunError as error:
                 err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-                sys.exit(FAILED)
+                sys.exit(show.FAILED)
         elif not run.paths.manifest.is_file():
             out.print("all shards are there already", highlight=False)
         manifest = run.finish(listing.rejects)
@@ -213,40 +210,3 @@ def _summary(root: Path, manifest: dict[str, Any]) -> None:
     if not prepared:
         out.print("[bold red]no input gave a row[/]; the reasons are above")
     out.print(f"data set: {escape(str(root))}   look at it: syncdiff-prep inspect {escape(str(root))}")
-
-
-@app.command("verify", rich_help_panel="Look at a data set")
-def verify_command(
-    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
-) -> None:
-    """Check every file against its recorded hash and schema, and features row by row against clips.
-
-    Example: `syncdiff-prep verify data/lrs2`
-    """
-    checked = wrong = 0
-    for name, problems in verify(data):
-        checked += 1
-        wrong += bool(problems)
-        for problem in problems:
-            out.print(f"[red]{escape(name)}[/]: {escape(problem)}", highlight=False, soft_wrap=True)
-    if wrong:
-        out.print(f"{wrong} of {checked} checks failed; prepare again to mend (finished shards are kept)")
-        sys.exit(FAILED)
-    out.print(f"{checked} checks, all well")
-
-
-@app.command("sample", rich_help_panel="First steps")
-def sample_command(
-    folder: Annotated[Path, typer.Argument(help="Where the raw sample data set goes.")],
-    train_clips: Annotated[int, typer.Option(min=1, help="Training clips for each of the two speakers.")] = 5,
-) -> None:
-    """Write a small data set in LRS2 layout whose audio-visual synchrony is known.
-
-    A speaker in a car and an animated portrait, from material inside Python packages, with synthesised sound
-    whose loudness follows the mouth (true lag 0); one clip is broken on purpose.
-
-    Example: `syncdiff-prep sample data/sample-raw`
-    """
-    written = make_sample(folder, train_clips=train_clips)
-    out.print(f"sample data set: {escape(str(written))}", highlight=False, soft_wrap=True)
-    out.print(f"prepare it: syncdiff-prep lrs2 {escape(str(written))} --out data/sample", highlight=False)

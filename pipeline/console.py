@@ -16,6 +16,10 @@ from rich.table import Table
 
 from syncdiff.pipeline.records import FPS
 
+WRONG_USAGE = 2  # exit codes; 0 is a run that was completed, rejects included
+FAILED = 1
+INTERRUPTED = 130
+
 PLAIN_EVERY_S = 10.0  # a log file wants a line now and then, not a moving bar
 
 

@@ -1,0 +1,171 @@
+"""Commands of `syncdiff-prep` beside preparation: sample, inspect, verify, features, export, weights."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress as Bar
+
+from syncdiff.pipeline import console as show
+from syncdiff.pipeline.report import print_summary, summarise, write_report
+from syncdiff.pipeline.sample import make_sample
+from syncdiff.pipeline.store import open_dataset
+from syncdiff.pipeline.verify import verify
+from syncdiff.pipeline.weights import entry_named, fetch, how_to_get, require, status
+
+out = Console()
+
+Data = Annotated[Path, typer.Argument(help="A prepared data set.")]
+Target = Annotated[Path, typer.Argument(help="Folder to write to.")]
+Split = Annotated[str | None, typer.Option(help="Only this split.")]
+FeatureNames = Annotated[
+    list[str] | None, typer.Option("--features", help="Features to add; may be repeated.")
+]
+
+export_app = typer.Typer(no_args_is_help=True, help="Write the data set in a form that other programs read.")
+weights_app = typer.Typer(no_args_is_help=True, help="Published weights: list, fetch, verify, convert.")
+
+
+def add_tools(app: typer.Typer) -> None:
+    """Register the commands of this file."""
+    app.command("sample", rich_help_panel="First steps")(sample)
+    app.command("inspect", rich_help_panel="Look at a data set")(inspect)
+    app.command("verify", rich_help_panel="Look at a data set")(verify_command)
+    app.add_typer(export_app, name="export", rich_help_panel="Use a data set")
+    app.add_typer(weights_app, name="weights", rich_help_panel="Weights")
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(help="Where the raw sample data set goes.")],
+    train_clips: Annotated[int, typer.Option(min=1, help="Training clips for each of the two speakers.")] = 5,
+) -> None:
+    """Write a small data set in LRS2 layout whose audio-visual synchrony is known.
+
+    A speaker in a car and an animated portrait, from material inside Python packages, with synthesised sound
+    whose loudness follows the mouth (true lag 0); one clip is broken on purpose.
+
+    Example: `syncdiff-prep sample data/sample-raw`
+    """
+    written = make_sample(folder, train_clips=train_clips)
+    out.print(f"sample data set: {escape(str(written))}", highlight=False, soft_wrap=True)
+    out.print(f"prepare it: syncdiff-prep lrs2 {escape(str(folder))} --out data/sample", highlight=False)
+
+
+def inspect(
+    data: Data,
+    sheets: Annotated[int, typer.Option(min=0, help="Clips shown in the contact sheets.")] = 24,
+) -> None:
+    """Show what a data set holds, and write report/index.html with charts and contact sheets.
+
+    Example: `syncdiff-prep inspect data/lrs2`
+    """
+    print_summary(out, summarise(open_dataset(data)))
+    report = write_report(data, sheets=sheets)
+    out.print(f"report: {escape(str(report))}", highlight=False, soft_wrap=True)
+
+
+def verify_command(data: Data) -> None:
+    """Check every file against its recorded hash and schema, and features row by row against clips.
+
+    Example: `syncdiff-prep verify data/lrs2`
+    """
+    checked = wrong = 0
+    for name, problems in verify(data):
+        checked += 1
+        wrong += bool(problems)
+        for problem in problems:
+            out.print(f"[red]{escape(name)}[/]: {escape(problem)}", highlight=False, soft_wrap=True)
+    if wrong:
+        out.print(f"{wrong} of {checked} checks failed; prepare again to mend (finished shards are kept)")
+        sys.exit(show.FAILED)
+    out.print(f"{checked} checks, all well")
+
+
+@export_app.command("wav2lip")
+def export_wav2lip_command(data: Data, target: Target, split: Split = None) -> None:
+    """Folders of frames and audio.wav with file lists, as Wav2Lip's training reads them.
+
+    Example: `syncdiff-prep export wav2lip data/lrs2 wav2lip/lrs2_preprocessed`
+    """
+    from syncdiff.pipeline.export import export_wav2lip
+
+    done = export_wav2lip(open_dataset(data, split), target)
+    out.print(
+        f"{done.written} clips written, {done.kept} there already, {done.silent} without sound left out"
+    )
+
+
+@export_app.command("webdataset")
+def export_webdataset_command(
+    data: Data, target: Target, split: Split = None, features: FeatureNames = None
+) -> None:
+    """One tar a shard, for WebDataset.
+
+    Example: `syncdiff-prep export webdataset data/lrs2 tars --features logfbank`
+    """
+    from syncdiff.pipeline.export import export_webdataset
+
+    done = export_webdataset(open_dataset(data, split), target, features or [])
+    out.print(f"{done.written} clips written, {done.kept} there already")
+
+
+@export_app.command("frames")
+def export_frames_command(
+    data: Data, target: Target, split: Split = None, features: FeatureNames = None
+) -> None:
+    """Plain files: frames, masks, audio.wav, features as .npy, and meta.json for each clip.
+
+    Example: `syncdiff-prep export frames data/lrs2 plain --split val --features mel`
+    """
+    from syncdiff.pipeline.export import export_frames
+
+    done = export_frames(open_dataset(data, split), target, features or [])
+    out.print(f"{done.written} clips written, {done.kept} there already")
+
+
+@weights_app.command("list")
+def weights_list(
+    check: Annotated[bool, typer.Option("--check", help="Hash the files that are here.")] = False,
+) -> None:
+    """What weights are known, what they are for, under which licence, and which are here."""
+    table = Table("name", "file", "for", "licence", "here")
+    for line in status(check=check):
+        entry = line.entry
+        table.add_row(entry.name, entry.file, entry.used_by, entry.licence, line.state)
+    out.print(table)
+    out.print(
+        "fetch one: syncdiff-prep weights fetch NAME    look in a folder: export SYNCDIFF_WEIGHTS=FOLDER"
+    )
+
+
+@weights_app.command("fetch")
+def weights_fetch(name: Annotated[str, typer.Argument(help="A name from `weights list`.")]) -> None:
+    """Download one file and check it against its published hash.
+
+    Example: `syncdiff-prep weights fetch syncnet_v2`
+    """
+    entry = entry_named(name)
+    out.print(f"{entry.file}: {entry.licence}; published at {entry.published_at}", highlight=False)
+    with Bar(console=out) as bar:
+        task = bar.add_task(entry.file, total=entry.size_bytes)
+        found = fetch(entry, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    state = "verified" if found.verified else f"not verified, its sha256 is {found.sha256}"
+    out.print(f"{found.path}: {state}", highlight=False, soft_wrap=True)
+
+
+@weights_app.command("verify")
+def weights_verify(name: Annotated[str, typer.Argument(help="A name from `weights list`.")]) -> None:
+    """Check a file that is here against its published hash."""
+    found = require(name, allow_unverified=True)
+    if found.entry.sha256 is None:
+        out.print(f"{found.path}: no hash is published to compare with; its sha256 is {found.sha256}")
+    elif found.verified:
+        out.print(f"{found.path}: verified")
+    else:
+        out.print(f"{found.path}: [red]not the published file[/]\n{escape(how_to_get(found.entry))}")
+        sys.exit(show.FAILED)
