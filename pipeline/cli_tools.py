@@ -133,11 +133,11 @@ def weights_list(
     check: Annotated[bool, typer.Option("--check", help="Hash the files that are here.")] = False,
 ) -> None:
     """What weights are known, what they are for, under which licence, and which are here."""
-    table = Table("name", "file", "for", "licence", "here")
     for line in status(check=check):
         entry = line.entry
-        table.add_row(entry.name, entry.file, entry.used_by, entry.licence, line.state)
-    out.print(table)
+        colour = {"missing": "yellow", "differs": "red"}.get(line.state, "green")
+        out.print(f"[bold]{entry.name}[/]  {entry.file}  [{colour}]{line.state}[/]", highlight=False)
+        out.print(f"    for {entry.used_by}; {entry.licence}", highlight=False, style="dim")
     out.print(
         "fetch one: syncdiff-prep weights fetch NAME    look in a folder: export SYNCDIFF_WEIGHTS=FOLDER"
     )
