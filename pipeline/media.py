@@ -45,7 +45,7 @@ MIN_DECODED_SHARE = 0.5
 
 
 class Video:
-    """Frames of one file: `info`, and `chunks`, which can be gone through more than once.
+    """Frames of one file: `info`, `fps`, and `chunks`, which can be gone through more than once.
 
     `damage` is None until a pass over the frames has met an error in the file; then it is ffmpeg's first
     message. A damaged file is used as far as it decodes, unless less than MIN_DECODED_SHARE of its stated
@@ -108,7 +108,9 @@ class Video:
         # In microseconds, since the time base of a stream can be as coarse as its frames.
         lead_us = info.lead_frames * 1_000_000 // FPS
         stream = stream.filter("settb", "1/1000000").filter("setpts", f"PTS-STARTPTS+{lead_us}")
-        stream = stream.filter("fps", fps=FPS, start_time=0)  # repeats the first picture back to the start
+        stream = stream.filter(
+            "fps", fps=self.fps, start_time=0
+        )  # repeats the first picture back to the start
         stream = stream.filter("scale", info.width_px, info.height_px)
         return ffmpeg.output(stream, "-", f="rawvideo", pix_fmt="rgb24")
 

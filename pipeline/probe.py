@@ -243,7 +243,7 @@ def _alignment(picture_us: int, sound_us: int) -> dict[str, Any]:
 
 def _streams(report: str, kind: str) -> list[str]:
     """The parts of ffmpeg's report that describe a stream of this kind, each with its lines of side data."""
-    parts = re.split(r"^  (?=Stream #0:)", report, flags=re.MULTILINE)[1:]
+    parts = re.split(r"^ +(?=Stream #0:)", report, flags=re.MULTILINE)[1:]
     return [part for part in parts if re.match(rf"Stream #0:[^ ]+ {kind}: ", part)]
 
 

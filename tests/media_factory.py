@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
 
 FLASH_S = 0.2
 CLICK_S = 0.05
@@ -29,8 +28,15 @@ LOSSLESS = ("-c:v", "ffv1", "-c:a", "pcm_s16le")
 
 
 def ffmpeg(*arguments: object, data: bytes | None = None) -> None:
-    """Run ffmpeg, fail loudly."""
-    command = [ffmpeg_binary(), "-hide_banner", "-loglevel", "error", "-y", *map(str, arguments)]
+    """Run the ffmpeg that comes with imageio-ffmpeg, which knows the options used here; fail loudly."""
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-hide_banner",
+        "-loglevel",
+        "error",
+        "-y",
+        *map(str, arguments),
+    ]
     done = subprocess.run(command, input=data, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
 

@@ -47,6 +47,14 @@ def test_other_rates_take_the_nearest_frame(media: ModuleType, tmp_path: Path) -
     assert np.array_equal(doubled, np.repeat(frames, 2, axis=0))
 
 
+@pytest.mark.parametrize("rate", ["30000/1001", "60"])
+def test_the_sources_own_rate_can_be_kept(media: ModuleType, tmp_path: Path, rate: str) -> None:
+    frames = media.moving_frames(60, 32, 24)
+    path = media.picture_clip(tmp_path / "clip.mkv", frames, rate=rate)
+    kept = np.concatenate(list(open_video(path, fps=Fraction(rate)).chunks()))
+    assert np.array_equal(kept, frames)
+
+
 @pytest.mark.parametrize(("width", "height"), [(31, 17), (1, 1), (33, 48)])
 def test_odd_sizes(media: ModuleType, tmp_path: Path, width: int, height: int) -> None:
     frames = media.moving_frames(3, width, height)
