@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -57,6 +58,12 @@ def run_prep(*arguments: str | Path, check: bool = True) -> subprocess.Completed
     if check and done.returncode:
         raise AssertionError(f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
     return done
+
+
+@pytest.fixture(scope="session")
+def prep() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """`syncdiff-prep` with these arguments; fails the test on another exit code than 0 unless check=False."""
+    return run_prep
 
 
 @pytest.fixture(scope="session")

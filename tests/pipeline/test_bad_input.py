@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +17,7 @@ from syncdiff.pipeline.store import open_dataset
 
 ODD_NAMES = (
     "with space.mp4",
-    "it's \"quoted\" & $(reboot).mp4",
+    'it\'s "quoted" & $(reboot).mp4',
     "new\nline.mp4",
     "-y.mp4",
     "日本語 ümläut.mp4",
@@ -26,7 +27,10 @@ ODD_NAMES = (
 
 @pytest.fixture(scope="module")
 def trouble(
-    sample_raw: Path, media: ModuleType, tmp_path_factory: pytest.TempPathFactory
+    sample_raw: Path,
+    media: ModuleType,
+    prep: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path, str]:
     """The folder, the data set made of it, and what the command said."""
     raw, out = tmp_path_factory.mktemp("trouble") / "raw", tmp_path_factory.mktemp("out") / "store"
@@ -34,9 +38,7 @@ def trouble(
     good = next((sample_raw / "mvlrs_v1" / "main" / "astronaut").glob("*.mp4"))
     make_trouble(raw, good, media)
     before = state(raw)
-    prep = Path(os.sys.executable).with_name("syncdiff-prep")  # type: ignore[attr-defined]
-    done = subprocess.run([prep, "folder", raw, "--out", out], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = prep("folder", raw, "--out", out)
     assert state(raw) == before
     return raw, out, done.stdout
 
