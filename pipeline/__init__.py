@@ -1,1 +1,5 @@
 """Preparation of talking-face video: raw data sets in, training-ready Parquet shards out."""
+
+from syncdiff.pipeline.store import ClipView, Dataset, StoreError, open_dataset
+
+__all__ = ["ClipView", "Dataset", "StoreError", "open_dataset"]

@@ -1,4 +1,4 @@
-"""Real clips through every layout, built of links: rows, rejects with reasons, words where the layout has them."""
+"""Real clips through every layout, built of links: rows, rejects with reasons, words of GRID."""
 
 from __future__ import annotations
 

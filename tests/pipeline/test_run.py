@@ -1,4 +1,4 @@
-"""Runs on Ray: workers that die, stand still or meet a full disk; drivers that are killed; the same bytes always."""
+"""Runs on Ray: workers that die or stand still, full disks, drivers killed; the same bytes always."""
 
 from __future__ import annotations
 
