@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import platform
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -160,6 +161,12 @@ def check_resumable(config: TrainConfig, dataset: Dataset, found: Path) -> None:
         )  # fmt: skip
 
 
+def start_again(out: Path) -> None:
+    """Remove what a run left in its folder, and nothing else."""
+    for part in ("checkpoints", "logs", "samples"):
+        shutil.rmtree(out / part, ignore_errors=True)
+
+
 def resume_state(run: Run) -> None:
     """Optimiser and random numbers of the checkpoint that `open_run` found; without one, a seed a rank."""
     rank = run.accelerator.process_index
@@ -211,8 +218,9 @@ def _state(run: Run, groups: list[dict[str, Any]]) -> dict[str, Any]:
         "streams": _streams(run),
         "config": _plain(to_mapping(run.config)),
         "audio": asdict(run.spec),
+        "extractor": run.dataset.extractors.get(run.spec.id, {}),
         "hubert": None if hubert is None else asdict(hubert),
-        "preparation": {key: prep.get(key) for key in ("mask", "pose", "align")},
+        "preparation": {key: prep.get(key) for key in ("mask", "pose", "align", "face_size_px")},
         "dataset": fingerprint(run.dataset),
         "optimizer": groups,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

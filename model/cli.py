@@ -1,0 +1,197 @@
+"""`syncdiff-train` and `syncdiff-generate`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import typer
+from rich.console import Console
+
+from syncdiff.model import checkpoint as ckpt
+from syncdiff.model.config import ConfigError, load_config
+from syncdiff.model.dub import dub
+from syncdiff.model.generate import load_model
+from syncdiff.model.progress import gpu_memory_gib
+from syncdiff.model.results import generate_results, make_pairs
+from syncdiff.model.run import start_again
+from syncdiff.model.train import TrainingError, train
+from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.store import StoreError, open_dataset
+
+T = TypeVar("T")
+DECLARED = (ConfigError, ckpt.CheckpointError, TrainingError, StoreError, ClipError)
+
+TRAIN_HELP = """Train SyncDiff from a prepared data set.
+
+    syncdiff-train train-tiny.yaml --data data/sample --out runs/tiny
+
+    syncdiff-train configs/train-lrs2.yaml --data data/lrs2 --out runs/lrs2
+
+    syncdiff-train train-lrs2.yaml --data data/lrs2 --out runs/mel --set model.audio.features=mel
+
+    accelerate launch --num_processes 4 -m syncdiff.model.cli train-lrs2.yaml --data data/lrs2 --out runs/lrs2
+
+The same command goes on where it was stopped. Ctrl-C and SIGTERM save first. Progress is also in TensorBoard:
+tensorboard --logdir runs
+"""
+
+GENERATE_HELP = """Make videos with a trained model: whole splits of a data set, or one video with one sound.
+
+    syncdiff-generate --checkpoint runs/tiny --data data/sample --split test --out results/tiny
+
+    syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --split test --raw /raw/lrs2 --out results/lrs2
+
+    syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --pairs test_filelist_lrs2.txt --out
+    results/unsynced
+
+    syncdiff-generate --checkpoint runs/lrs2 --video speaker.mp4 --audio speech.wav --out dubbed.mp4
+
+Whole splits: the folder is what syncdiff-eval takes, and the same command makes what is missing. With --raw
+(the data set as it was before syncdiff-prep) faces are pasted back into the full frames; without it the
+videos show the face crop. --mode cross gives every clip the sound of another.
+
+One video: the result lasts as long as the speech. A longer video is cut; a shorter one runs backwards from
+its end and forwards again. Its size and frame rate stay.
+"""
+
+
+def find_config(path: Path) -> Path:
+    """The file itself, or the one of this name that comes with the package."""
+    packaged = Path(str(files("syncdiff.configs") / path.name))
+    return packaged if not path.exists() and packaged.is_file() else path
+
+
+def run_train(
+    config: Annotated[Path, typer.Argument(help="YAML file, or the name of one that comes with the package")],
+    data: Annotated[str | None, typer.Option(help="Prepared data set.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder for checkpoints, logs and sample strips.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Optimiser steps, instead of the configuration's.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: optim.lr=1e-4")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Start again: remove the run that is in --out.")] = False,
+) -> None:
+    overrides = list(settings or [])
+    overrides += [] if steps is None else [f"optim.steps={steps}"]
+    chosen = load_config(find_config(config), overrides)
+    chosen = replace(chosen, data=data or chosen.data, out=out or chosen.out)
+    console = Console(stderr=True)
+    if overwrite and chosen.out is not None:
+        start_again(Path(chosen.out))
+    last = train(chosen, lambda text: console.print(text, markup=False, highlight=False))
+    typer.echo(f"checkpoint: {last}")
+
+
+def run_generate(
+    checkpoint: Annotated[
+        Path, typer.Option(help="A checkpoint, or the run that holds it (then the newest).")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of results, or with --video the file to write.")],
+    data: Annotated[Path | None, typer.Option(help="Prepared data set.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split of it; all by default.")] = None,
+    mode: Annotated[
+        Literal["reconstruction", "cross"],
+        typer.Option(help="Each clip with its own sound, or with another's."),
+    ] = "reconstruction",
+    pairs: Annotated[Path | None, typer.Option(help="List of lines '<sound clip> <video clip>'.")] = None,
+    raw: Annotated[
+        Path | None, typer.Option(help="The raw data set, to paste faces into full frames.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
+    video: Annotated[Path | None, typer.Option(help="A video whose speaker is to be redrawn.")] = None,
+    audio: Annotated[Path | None, typer.Option(help="The speech; by default the video's own.")] = None,
+    sampler: Annotated[Literal["ddim", "dpm++"] | None, typer.Option(help="Solver.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of guidance on the sound; 1 is none.")] = None,
+    batch: Annotated[
+        int | None, typer.Option(help="Frames made at once; by default 32 on a GPU, 8 on a CPU.")
+    ] = None,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
+) -> None:
+    if (data is None) == (video is None):
+        raise ConfigError("give either --data (whole splits) or --video (one clip)")
+    model = load_model(checkpoint, device, sampler=sampler, sampling_steps=steps, guidance=guidance)
+    size = batch or (32 if model.device.type == "cuda" else 8)
+    started = time.perf_counter()
+    if video is not None:
+        written = dub(model, video, audio, out, size, typer.echo)
+        typer.echo(f"{written.path}: {written.frames} frames, {written.redrawn} with a redrawn mouth")
+        frames = written.frames
+    else:
+        assert data is not None
+        dataset = open_dataset(data, split)
+        chosen, tally = make_pairs(dataset, "pairs" if pairs else mode, pairs)
+        record = _record(model, checkpoint, str(pairs or mode))
+        generate_results(model, dataset, chosen[:limit], tally, out, raw, size, record, typer.echo)
+        frames = tally.frames
+        for name, reason in tally.left_out:
+            typer.echo(f"left out: {name}: {reason}", err=True)
+        typer.echo(f"{out}: {tally.made} made, {tally.there} were there, {len(tally.left_out)} left out")
+        if not tally.made and not tally.there:
+            raise ConfigError("nothing could be made")
+    typer.echo(_speed(frames, time.perf_counter() - started))
+
+
+def _record(model: Any, checkpoint: Path, pairs: str) -> dict[str, Any]:
+    diffusion = model.diffusion
+    return {
+        "checkpoint": str(ckpt.find(checkpoint)),
+        "step": model.step,
+        "sampler": diffusion.sampler,
+        "sampling_steps": diffusion.sampling_steps,
+        "guidance": diffusion.guidance,
+        "pairs": pairs,
+    }
+
+
+def _speed(frames: int, seconds: float) -> str:
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
+        2**20 if sys.platform != "darwin" else 2**30
+    )
+    gpu = gpu_memory_gib()
+    held = f", GPU {gpu:.1f} GiB" if gpu else ""
+    return (
+        f"{frames} frames in {seconds:.1f} s: {frames / seconds:.1f} frames/s; memory {memory:.1f} GiB{held}"
+    )
+
+
+def _app(command: Callable[..., None], text: str) -> typer.Typer:
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command(help=text)(command)
+    return app
+
+
+def _main(command: Callable[..., None], text: str) -> None:
+    """Run a command; a declared failure is a message and exit code 1, wrong usage 2."""
+    try:
+        _app(command, text)()
+    except DECLARED as error:
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(1) from None
+
+
+def train_main() -> None:
+    """Entry point of `syncdiff-train`."""
+    _main(run_train, TRAIN_HELP)
+
+
+def generate_main() -> None:
+    """Entry point of `syncdiff-generate`."""
+    _main(run_generate, GENERATE_HELP)
+
+
+if __name__ == "__main__":  # for `accelerate launch -m`
+    train_main()
