@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "track.search_interval": (1, 1000),
     "track.verify_interval": (1, 1000),
     "track.thorough_interval": (1, 1000),
+    "track.thorough_interval": (1, 1000),
     "track.sure_score": (-5, 5),
     "track.start_score": (-5, 5),
     "track.max_gap": (0, 250),
@@ -40,9 +41,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "track.min_track_frames": (1, 100_000),
     "track.min_coverage": (0, 1),
     "track.max_faces": (1, 100),
-    "track.rigid_window": (1, 101),
-    "track.feature_sigma": (0, 25),
-    "track.jaw_sigma": (0, 25),
+    "track.smooth_window": (1, 101),
     "align.smooth_frames": (0, 25),
 }
 

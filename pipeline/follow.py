@@ -31,8 +31,8 @@ class TrackConfig:
     face. start_score: least score of a new face. max_asymmetry: see `asymmetry`; a face turned further counts
     as a profile. max_gap: longest stretch, in frames, that is interpolated when a lost face comes back.
     min_face_px: least side of the face box. max_faces: faces followed at once. min_track_frames: shortest
-    track; min_coverage: least share of its frames in which the face was detected. rigid_window,
-    feature_sigma, jaw_sigma: see `smooth_landmarks`, in frames.
+    track; min_coverage: least share of its frames in which the face was detected. smooth_window:
+    see `smooth_landmarks`; 1 leaves the landmarks as they are.
     """
 
     detect_interval: int = 25
@@ -47,9 +47,7 @@ class TrackConfig:
     max_faces: int = 6
     min_track_frames: int = 10
     min_coverage: float = 0.5
-    rigid_window: int = 9
-    feature_sigma: float = 2.0
-    jaw_sigma: float = 1.0
+    smooth_window: int = 9
 
 
 @dataclass

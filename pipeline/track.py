@@ -68,7 +68,7 @@ def _is_usable(face: Followed, config: TrackConfig) -> bool:
 def _as_track(face: Followed, config: TrackConfig) -> Track:
     detected = np.array(face.detected, np.bool_)
     shapes = fill_gaps(np.stack(face.shapes).astype(np.float32), detected)
-    shapes = smooth_landmarks(shapes, config.rigid_window, config.feature_sigma, config.jaw_sigma)
+    shapes = smooth_landmarks(shapes, config.smooth_window)
     boxes, _ = box_of_shape(shapes)
     return Track(face.start, boxes, shapes, np.array(face.scores, np.float32), detected)
 
