@@ -222,6 +222,13 @@ class AVHubertEncoder(nn.Module):
         """
         self._check_layer(layer)
         x, packing = self._fuse(audio, video)
+        return list(self.transform(x, packing, layer).split(packing.lengths))
+
+    def transform(self, x: Tensor, packing: Packing, layer: LayerChoice = "final") -> Tensor:
+        """The transformer alone, on fused steps.
+
+        Shape: [N,width]; the result is that, float32, with `layer` "all" [N,layers,width]. See `encode`.
+        """
         x = x + self.pos_conv(x, packing)
         if not self.config.layer_norm_first:
             x = self.final_norm(x)
@@ -235,7 +242,7 @@ class AVHubertEncoder(nn.Module):
             x = torch.stack(kept, 1)
         elif layer == "final" and self.config.layer_norm_first:
             x = self.final_norm(x)
-        return list(x.float().split(packing.lengths))
+        return x.float()
 
     def _fuse(self, audio: list[Tensor] | None, video: list[Tensor] | None) -> tuple[Tensor, Packing]:
         """Both modalities as one sequence of steps [N,width]; one that is not given counts as zeros."""

@@ -97,13 +97,25 @@ def _frontend(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _encoder_tensors(config: EncoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The checkpoint's tensors under the names of `AVHubertEncoder`; raises KeyError where one is missing."""
-    names = {"layer_norm": "fused_norm", "encoder.layer_norm": "final_norm"}
+    names = {"layer_norm": "fused_norm"}
     if config.audio_dim is not None:
         names[f"{_FRONT_ENDS['audio']}proj"] = "audio_proj"
     if config.video is not None:
         names[f"{_FRONT_ENDS['video']}proj"] = "video_proj"
     if config.modality_fuse == "concat":
         names["post_extract_proj"] = "fused_proj"
+    tensors = transformer_tensors(config, state) | _weights_and_biases(state, names)
+    if config.video is not None:
+        front = convert_frontend(_frontend(state), config.video)
+        tensors |= {f"video.{name}": tensor for name, tensor in front.items()}
+    if f"encoder.layers.{config.layers}.fc1.weight" in state:
+        raise ValueError(f"there are more than the {config.layers} layers that the configuration names")
+    return tensors
+
+
+def transformer_tensors(config: EncoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The part of them that fairseq's TransformerEncoder has (`encoder.…` in the checkpoint)."""
+    names = {"encoder.layer_norm": "final_norm"}
     for index in range(config.layers):
         source, target = f"encoder.layers.{index}", f"layers.{index}"
         names |= {
@@ -113,22 +125,21 @@ def _encoder_tensors(config: EncoderConfig, state: Mapping[str, Tensor]) -> dict
             f"{source}.fc1": f"{target}.ffn_in",
             f"{source}.fc2": f"{target}.ffn_out",
         }
-    parts = ("weight", "bias")
-    tensors = {f"{new}.{part}": state[f"{old}.{part}"] for old, new in names.items() for part in parts}
+    tensors = _weights_and_biases(state, names)
     for index in range(config.layers):
-        for part in parts:
+        for part in ("weight", "bias"):
             joint = [state[f"encoder.layers.{index}.self_attn.{which}_proj.{part}"] for which in "qkv"]
             tensors[f"layers.{index}.query_key_value.{part}"] = torch.cat(joint)
     tensors |= {
         "pos_conv.weight": _positional_weight(state),
         "pos_conv.bias": state["encoder.pos_conv.0.bias"],
     }
-    if config.video is not None:
-        front = convert_frontend(_frontend(state), config.video)
-        tensors |= {f"video.{name}": tensor for name, tensor in front.items()}
-    if f"encoder.layers.{config.layers}.fc1.weight" in state:
-        raise ValueError(f"there are more than the {config.layers} layers that the configuration names")
     return tensors
+
+
+def _weights_and_biases(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
+    parts = ("weight", "bias")
+    return {f"{new}.{part}": state[f"{old}.{part}"] for old, new in names.items() for part in parts}
 
 
 def _positional_weight(state: Mapping[str, Tensor]) -> Tensor:
