@@ -26,7 +26,7 @@ STALL_S = 60.0
 SOURCE = "source"  # stands for the input file in an ffmpeg-python graph
 LOG_HEAD_BYTES = 256 * 1024
 LOG_TAIL_BYTES = 16 * 1024
-PIPE_BYTES = 1024 * 1024  # the most that Linux lets an unprivileged process ask for
+READ_BYTES = 1024 * 1024
 
 
 def ffmpeg_binary() -> str:
@@ -54,8 +54,7 @@ def command_line(output: Any, source: Path, loglevel: str) -> list[str]:
 
 
 class FfmpegProcess:
-    """A running ffmpeg whose standard output is read by `read_into`. A context manager: leaving it ends the
-    process.
+    """A running ffmpeg, read by `read_into`. A context manager: leaving it ends the process.
 
     `stall_s`: raise ClipError("media", "decode-timeout") when the process gives no byte for so long while
     one is waited for.
@@ -67,12 +66,16 @@ class FfmpegProcess:
         self._log_tail = bytearray()
         self._at_end = False
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            env=_environment(),
         )
         assert self._process.stdout is not None and self._process.stderr is not None
         self._out = self._process.stdout.fileno()
         self._err = self._process.stderr.fileno()
-        _widen_pipe(self._out)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._out, selectors.EVENT_READ)
         self._selector.register(self._err, selectors.EVENT_READ)
@@ -93,9 +96,8 @@ class FfmpegProcess:
         for pipe in (self._process.stdout, self._process.stderr):
             if pipe is not None:
                 pipe.close()
-        with contextlib.suppress(
-            subprocess.TimeoutExpired
-        ):  # a process stuck in the kernel cannot be waited for
+        # A process stuck in the kernel, for instance on a dead share, cannot even be killed.
+        with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=10.0)
 
     @property
@@ -125,7 +127,7 @@ class FfmpegProcess:
     def read_all(self, limit_bytes: int) -> bytearray:
         """Everything that is left of standard output, up to `limit_bytes`. Raises as `read_into` does."""
         collected = bytearray()
-        block = memoryview(bytearray(PIPE_BYTES))
+        block = memoryview(bytearray(READ_BYTES))
         while len(collected) < limit_bytes:
             count = self.read_into(block[: min(len(block), limit_bytes - len(collected))])
             collected += block[:count]
@@ -143,7 +145,7 @@ class FfmpegProcess:
             for key, _ in self._wait_until(deadline):
                 if key.fd == self._err:
                     self._read_log()
-                elif not os.read(self._out, PIPE_BYTES):
+                elif not os.read(self._out, READ_BYTES):
                     self._end_output()
         try:
             return self._process.wait(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
@@ -183,11 +185,9 @@ def error_lines(log: str) -> list[str]:
     return [line for line in lines if line and "file:/" not in line]
 
 
-def _widen_pipe(descriptor: int) -> None:
-    """Let the pipe hold several frames, so that both processes change places less often (Linux only)."""
-    try:
-        import fcntl
-
-        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-    except (ImportError, AttributeError, OSError):
-        return
+def _environment() -> dict[str, str]:
+    """Ours, but without what would colour ffmpeg's log or have it write a report file."""
+    ours = {
+        name: value for name, value in os.environ.items() if name not in ("AV_LOG_FORCE_COLOR", "FFREPORT")
+    }
+    return {**ours, "AV_LOG_FORCE_NOCOLOR": "1"}

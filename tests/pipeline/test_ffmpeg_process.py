@@ -71,6 +71,17 @@ def test_long_log_is_kept_short() -> None:
         assert len(process.log) == LOG_HEAD_BYTES + LOG_TAIL_BYTES
 
 
+def test_environment_cannot_colour_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AV_LOG_FORCE_COLOR", "1")
+    monkeypatch.setenv("FFREPORT", "file=report.log")
+    output = ffmpeg.output(ffmpeg.input(SOURCE), "-", f="null")
+    with FfmpegProcess(command_line(output, Path("none.mp4"), "info")) as process:
+        assert process.finish() != 0
+        assert "none.mp4" in process.log
+        assert "\x1b" not in process.log
+    assert not Path("report.log").exists()
+
+
 def test_exit_status() -> None:
     with FfmpegProcess(python("raise SystemExit(3)")) as process:
         assert process.finish() == 3
