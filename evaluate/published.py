@@ -1,0 +1,93 @@
+"""Figures from papers, each with its source and protocol, to stand beside one's own where they may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+# Values are named as in `syncdiff.evaluate.registry`.
+_SAME_LSE = "wav2lip-lrs"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table.
+
+    protocol: which of ours it corresponds to, None where the source does not say. lse_protocol: how LSE was
+    computed. caveats: value name -> why it must not be put beside ours as it is.
+    """
+
+    method: str
+    dataset: Literal["lrs2", "lrs3"]
+    protocol: Literal["reconstruction", "unsynced"] | None
+    source: str
+    values: Mapping[str, float]
+    lse_protocol: str = _SAME_LSE
+    note: str = ""
+    caveats: Mapping[str, str] = field(default_factory=dict)
+
+
+_REGION = "the crop is not stated in the source, and this figure depends on it"
+_PICTURE = {name: _REGION for name in ("psnr", "ssim", "fid", "lmd")}
+_TALKLIP = {"ssim": "TalkLip's crop (face box, 96x96): compare with ssim_talklip"}
+
+ROWS: tuple[Published, ...] = (
+    Published("ground truth", "lrs2", "reconstruction", "TalkLip (Wang et al. 2023), 1,243 test clips",
+              {"lse_c": 8.248, "lse_d": 6.258}),
+    Published("TalkLip", "lrs2", "reconstruction", "TalkLip (Wang et al. 2023)",
+              {"lse_c": 8.53, "lse_d": 6.08, "ssim": 0.854}, caveats=_TALKLIP),
+    Published("SyncDiff", "lrs2", None, "SyncDiff (WACV 2025)", {"lse_c": 7.80, "lse_d": 6.58},
+              note="the paper does not state its protocol; the figures fit reconstruction"),
+    Published("IP-LAP", "lrs2", "reconstruction", "IP-LAP (Zhong et al. 2023)",
+              {"ssim": 0.87, "psnr": 29.67, "fid": 4.10, "lmd": 2.11}, caveats=_PICTURE),
+    Published("Yaman 2024", "lrs2", "reconstruction", "Yaman et al. 2024",
+              {"lse_c": 8.41, "lse_d": 6.03, "ssim": 0.952, "psnr": 32.64, "fid": 3.83, "lmd": 1.13},
+              caveats=_PICTURE),
+    Published("Wav2Lip", "lrs2", "unsynced", "Wav2Lip (Prajwal et al. 2020)",
+              {"lse_c": 7.78, "lse_d": 6.386, "fid": 4.887}, caveats={"fid": _REGION}),
+    Published("Wav2Lip, re-run by users", "lrs2", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 6.77, "lse_d": 7.15}),
+    Published("Wav2Lip, re-run by users", "lrs3", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 7.15, "lse_d": 7.00}),
+    Published("Wav2Lip + GAN, re-run by users", "lrs2", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 6.79, "lse_d": 7.21}),
+    Published("Wav2Lip + GAN, re-run by users", "lrs3", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 7.07, "lse_d": 7.10}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published row, the values of it that may stand beside ours, and why others may not."""
+
+    row: Published
+    values: Mapping[str, float]
+    withheld: Mapping[str, str]
+
+
+def comparable(dataset: str, protocol: str, lse_protocol: str) -> tuple[Comparison, ...]:
+    """All published rows for a data set, each value shown or withheld with the reason.
+
+    Raises ValueError for a data set without published rows here.
+    """
+    rows = [row for row in ROWS if row.dataset == dataset]
+    if not rows:
+        known = ", ".join(sorted({row.dataset for row in ROWS}))
+        raise ValueError(f"no published figures for {dataset!r} here; there are some for {known}")
+    return tuple(_compare(row, protocol, lse_protocol) for row in rows)
+
+
+def _compare(row: Published, protocol: str, lse_protocol: str) -> Comparison:
+    withheld = {}
+    for name in row.values:
+        if row.protocol is None:
+            withheld[name] = row.note
+        elif row.protocol != protocol:
+            withheld[name] = f"its protocol is {row.protocol}, yours is {protocol}"
+        elif name.startswith("lse") and row.lse_protocol != lse_protocol:
+            withheld[name] = f"its LSE is {row.lse_protocol}, yours is {lse_protocol}"
+        elif name in row.caveats:
+            withheld[name] = row.caveats[name]
+    shown = {name: value for name, value in row.values.items() if name not in withheld}
+    return Comparison(row, shown, withheld)
