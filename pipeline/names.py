@@ -9,7 +9,7 @@ two characters that rows add to ids, `#` (k-th face) and `@` (start frame of a p
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from posixpath import splitext
 from urllib.parse import unquote_to_bytes
@@ -51,10 +51,8 @@ def unique_ids(prefixes: Sequence[str], names: Sequence[str], sources: Sequence[
         f"{prefix}/{escape_for_id(splitext(name)[0])}" for prefix, name in zip(prefixes, names, strict=True)
     ]
     while True:
-        holders: dict[str, list[int]] = defaultdict(list)
-        for i, clip_id in enumerate(ids):
-            holders[clip_id].append(i)
-        shared = [i for group in holders.values() if len(group) > 1 for i in group if level[i] < 2]
+        count = Counter(ids)
+        shared = [i for i, clip_id in enumerate(ids) if count[clip_id] > 1 and level[i] < 2]
         if not shared:
             return ids
         for i in shared:
