@@ -29,7 +29,7 @@ class Published:
 
 
 _REGION = "the crop is not stated in the source, and this figure depends on it"
-_PICTURE = {name: _REGION for name in ("psnr", "ssim", "fid", "lmd")}
+_PICTURE = dict.fromkeys(("psnr", "ssim", "fid", "lmd"), _REGION)
 _TALKLIP = {"ssim": "TalkLip's crop (face box, 96x96): compare with ssim_talklip"}
 
 ROWS: tuple[Published, ...] = (

@@ -30,7 +30,7 @@ class Estimate:
 
 
 def estimate(layout: str, raw: Path, clips: Sequence[Clip], config: PrepConfig, most: int = 5) -> Estimate:
-    """Prepare up to `most` clips, evenly spread over the list, and scale up to all of it. Nothing is written."""
+    """Prepare up to `most` clips, evenly spread over the list, and scale up. Nothing is written."""
     chosen = clips[:: max(1, -(-len(clips) // most))]
     backend = make_backend(config.tracker)
     rows: list[Row] = []

@@ -25,7 +25,9 @@ F32: TypeAlias = NDArray[np.float32]
 Bool: TypeAlias = NDArray[np.bool_]
 
 
-def check_array(name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, ...]) -> None:
+def check_array(
+    name: str, array: NDArray[Any], dtype: type[np.generic], shape: tuple[int | None, ...]
+) -> None:
     """Raise ValueError unless `array` has this dtype and shape (None stands for any length)."""
     if array.dtype != np.dtype(dtype):
         raise ValueError(f"{name}: expected {np.dtype(dtype).name}, got {array.dtype}")
@@ -49,8 +51,8 @@ class Word:
 class Clip:
     """One input of a data set, before anything of it has been read.
 
-    `id` is `<layout>/<split>/<path without suffix>`, unique in the data set; `source` the path relative to the
-    data set's root, with forward slashes.
+    `id` is `<layout>/<split>/<path without suffix>`, unique in the data set; `source` the path relative to
+    the data set's root, with forward slashes.
     """
 
     id: str
@@ -80,7 +82,9 @@ class Track:
     def __post_init__(self) -> None:
         frames = len(self.boxes_px)
         if self.start_frame < 0 or frames == 0:
-            raise ValueError(f"a track needs start_frame >= 0 and frames, got {self.start_frame} and {frames}")
+            raise ValueError(
+                f"a track needs start_frame >= 0 and frames, got {self.start_frame} and {frames}"
+            )
         check_array("boxes_px", self.boxes_px, np.float32, (frames, 4))
         check_array("landmarks_px", self.landmarks_px, np.float32, (frames, 68, 2))
         check_array("scores", self.scores, np.float32, (frames,))
@@ -107,7 +111,8 @@ class PoseSelection:
 
     head_pose_deg [T,3] float32: pitch (positive looks up), yaw (positive looks to the picture's right), roll
     (positive tilts clockwise in the picture). pose_index [T] int32: the pose frame, -1 where there is none.
-    identity_index [T,K] int32: reference frames, best first, -1 where there are fewer. Neither ever names t itself.
+    identity_index [T,K] int32: reference frames, best first, -1 where there are fewer. Neither ever
+    names t itself.
     """
 
     head_pose_deg: F32
@@ -138,25 +143,8 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Quality:
-    """What a user filters rows by.
-
-    interocular_px: median distance between the eye centres (mean of points 36-41 and of 42-47), source pixels;
-    sharpness: median variance of the Laplacian of the grey crop; coverage: share of frames detected; num_faces:
-    faces tracked in the clip; av_lag_frames / av_correlation: see `syncdiff.pipeline.audio.av_correlation`.
-    """
-
-    interocular_px: float
-    sharpness: float
-    coverage: float
-    num_faces: int
-    av_lag_frames: int | None
-    av_correlation: float | None
-
-
-@dataclass(frozen=True)
 class Row:
-    """One face track, ready for the shard: the columns of `syncdiff.pipeline.shards.CLIP_SCHEMA` and its features."""
+    """One face track, ready for the shard: the columns of `schema.CLIP_SCHEMA` and its features."""
 
     columns: dict[str, Any]
     features: tuple[Features, ...] = field(default=())
@@ -164,7 +152,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Reject:
-    """An input that gave no row, and why. `transient` says that trying again may help (a full disk, a lost worker)."""
+    """An input that gave no row, and why. `transient`: trying again may help (after a lost worker, say)."""
 
     source: str
     clip_id: str
@@ -178,7 +166,8 @@ class Reject:
 class ClipError(Exception):
     """A declared failure of one clip: the run goes on and the clip becomes a reject.
 
-    `stage` is the stage that failed, `reason` a short fixed slug ("no-face"), `detail` a sentence for a person.
+    `stage` is the stage that failed, `reason` a short fixed slug ("no-face"), `detail` a sentence for a
+    person.
     """
 
     def __init__(self, stage: str, reason: str, detail: str, *, transient: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Plans, completion records and the manifest: the same plan everywhere, and no run that is not what was asked."""
+"""Plans, completion records, the manifest: the same plan everywhere, no run that is not what was asked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.plan import (
     Run,
     RunIdentity,
@@ -21,7 +22,6 @@ from syncdiff.pipeline.plan import (
     record_features,
     write_manifest,
 )
-from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.shards import FileEntry, sha256_file
 

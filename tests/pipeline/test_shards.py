@@ -1,4 +1,4 @@
-"""Shards: what is written is what is read, the same rows give the same bytes, and half a shard never appears."""
+"""Shards: what is written is what is read, the same rows give the same bytes, and never half a shard."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def make_record(clip_id: str, frames: int, seed: int = 0, *, sound: bool = True)
         "detected": np.ones(frames, bool), "crop_matrix": values(2, 3), "head_pose_deg": values(3),
         "mouth_opening": values(), "pose_index": np.arange(-1, frames - 1, dtype=np.int32),
         "identity_index": np.full((frames, 3), -1, np.int32), "audio_flac": b"flac" if sound else None,
-        "audio_padded_samples": 0 if sound else None, "interocular_px": 20.0, "sharpness": 5.0, "coverage": 1.0,
-        "num_faces": 1, "av_lag_frames": 0 if sound else None, "av_correlation": 0.9 if sound else None,
+        "audio_padded_samples": 0 if sound else None, "interocular_px": 20.0, "sharpness": 5.0,
+        "coverage": 1.0, "num_faces": 1, "av_lag_frames": 0 if sound else None, "av_correlation": 0.9 if sound else None,
     }  # fmt: skip
 
 
