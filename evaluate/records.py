@@ -1,0 +1,237 @@
+"""What an evaluation found: frozen records that the suite makes and the report reads.
+
+Everything is counted here, nothing is rounded or judged. For each method:
+`clips expected = scored + failed + missing` holds for every metric (see `Coverage`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from syncdiff.evaluate.metric import Value
+
+Scope: TypeAlias = Literal["shared", "own"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated video that is to be scored.
+
+    clip: its name, the same for all methods (a path without suffix, with forward slashes). reference: None
+    where there is none. sound: the file whose sound drove it, often the generated video itself.
+    """
+
+    method: str
+    clip: str
+    generated: Path
+    reference: Path | None
+    sound: Path
+
+
+@dataclass(frozen=True)
+class Unmatched:
+    """A file or a list entry that could not become a case.
+
+    side: "generated" (a video without reference, or unreadable by name), "reference" (nothing was generated
+    for it: `clip` is then missing from `method`), or "list" (a line that names what is not there).
+    method: None where the file belongs to no method.
+    """
+
+    side: Literal["generated", "reference", "list"]
+    method: str | None
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """A metric that was run. `settings` are all choices that change its figures; `lse` names its protocol."""
+
+    name: str
+    version: int
+    values: tuple[Value, ...]
+    per_clip: bool
+    needs_reference: bool
+    needs_sound: bool
+    weights: tuple[str, ...]
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class NotComputed:
+    """A metric that was asked for and not run at all.
+
+    reason: "no-weights", "no-reference", "not-in-protocol", "cannot-load". detail: one or more lines that say
+    what is missing, where to get it, and the command.
+    """
+
+    metric: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """Values of one clip by one metric. All are finite; one that is not is left out and is a `Failure`."""
+
+    method: str
+    clip: str
+    metric: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A clip that a metric could not score.
+
+    stage and reason as in ClipError. unexpected: an exception that no stage declares; `reason` is then its
+    type, and it is to be shown prominently, since it may be a defect of the program.
+    """
+
+    method: str
+    clip: str
+    metric: str
+    stage: str
+    reason: str
+    detail: str
+    unexpected: bool = False
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Values of a method over several clips.
+
+    scope "shared": the clips that every method has a score for (methods that have none at all left out),
+    for comparing methods; "own": all clips of this method. `clips` are their names, sorted. values: empty
+    where `problem` says why they could not be computed.
+    """
+
+    method: str
+    metric: str
+    scope: Scope
+    clips: tuple[str, ...]
+    values: Mapping[str, float]
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a generated clip and its reference differ in form: `syncdiff.evaluate.pairs.Mismatch`, named.
+
+    frames: generated minus reference at 25 per second. flagged: by more than 2 frames or 5 %. resized_from:
+    the generated (width, height) where it is not the reference's. Rates are those of the files.
+    """
+
+    method: str
+    clip: str
+    generated_frames: int
+    reference_frames: int
+    flagged: bool
+    resized_from: tuple[int, int] | None
+    reference_size: tuple[int, int]
+    generated_fps: float | None
+    reference_fps: float | None
+
+    @property
+    def frames(self) -> int:
+        return self.generated_frames - self.reference_frames
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything to tell."""
+        rates = self.generated_fps != self.reference_fps
+        return bool(self.frames) or self.resized_from is not None or rates
+
+
+@dataclass(frozen=True)
+class WeightUse:
+    """A file of weights that figures were made with. verified: its hash is the published one."""
+
+    name: str
+    file: str
+    sha256: str
+    verified: bool
+    metrics: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Clips of a method for one value. expected = scored + failed + missing.
+
+    missing: no video was generated, though there is a reference (or a line in the list) for it.
+    """
+
+    expected: int
+    scored: int
+    failed: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that is known after a run.
+
+    protocol: its settings as plain JSON values, with `name` and `lse` among them. settings: what else was
+    chosen for the run (arguments). notes: sentences that a reader of the figures must know.
+    """
+
+    protocol: Mapping[str, Any]
+    methods: tuple[str, ...]
+    cases: tuple[Case, ...]
+    unmatched: tuple[Unmatched, ...]
+    metrics: tuple[MetricInfo, ...]
+    not_computed: tuple[NotComputed, ...]
+    scores: tuple[Score, ...]
+    failures: tuple[Failure, ...]
+    pooled: tuple[Pooled, ...]
+    forms: tuple[Form, ...]
+    weights: tuple[WeightUse, ...]
+    versions: Mapping[str, str]
+    settings: Mapping[str, Any]
+    notes: tuple[str, ...] = field(default=())
+
+    @cached_property
+    def _metric_of_value(self) -> dict[str, str]:
+        return {value.name: metric.name for metric in self.metrics for value in metric.values}
+
+    @cached_property
+    def _by_value(self) -> dict[tuple[str, str], dict[str, float]]:
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for score in self.scores:
+            for name, value in score.values.items():
+                found.setdefault((score.method, name), {})[score.clip] = value
+        return found
+
+    def clip_values(self, method: str, value: str) -> Mapping[str, float]:
+        """Clip -> value, for the clips that have it."""
+        return self._by_value.get((method, value), {})
+
+    def pooled_for(self, method: str, metric: str, scope: Scope) -> Pooled | None:
+        """The pooled values of a method, None where no clip was scored."""
+        for one in self.pooled:
+            if (one.method, one.metric, one.scope) == (method, metric, scope):
+                return one
+        return None
+
+    def coverage(self, method: str, value: str) -> Coverage:
+        """How many clips a method was to have, and what became of them, for one value.
+
+        A value that exists for a set only (`per_clip` False) counts the clips that went into it.
+        """
+        given = sum(case.method == method for case in self.cases)
+        missing = sum(one.method == method and one.side != "generated" for one in self.unmatched)
+        metric = self._metric_of_value[value]
+        if next(one for one in self.metrics if one.name == metric).per_clip:
+            scored = len(self.clip_values(method, value))
+        else:
+            pooled = self.pooled_for(method, metric, "own")
+            scored = len(pooled.clips) if pooled else 0
+        return Coverage(given + missing, scored, given - scored, missing)
+
+    def unverified(self, metric: str) -> tuple[str, ...]:
+        """Names of the weights of this metric whose files are not known to be the published ones."""
+        return tuple(one.name for one in self.weights if metric in one.metrics and not one.verified)
