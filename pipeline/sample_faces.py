@@ -37,7 +37,7 @@ _LOWER_LIP_Y = (139, 142.8, 146, 147.6, 149, 149.4, 149.2, 148, 146.2, 143.8, 14
 _MOUTH_X, _HALF_MOUTH = 223.0, 21.0
 _CHIN_Y = 177.0
 _REST_GAP, _WIDEST_GAP = 6.4, 17.0  # between the lips in the middle: in the picture, and when she speaks
-_CROP_CENTRE, _CROP_SIDE = (224.0, 112.0), 176.0
+_CROP_CENTRE, _CROP_SIDE = (224.0, 121.0), 184.0
 _HEAD_CENTRE, _HEAD_RADII = (224.0, 112.0), (72.0, 86.0)
 
 _CARPHONE_SIZE = (424, 316)  # 176x144 with pixels of 128:117, enlarged 2.2-fold
