@@ -32,7 +32,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "track.search_interval": (1, 1000),
     "track.verify_interval": (1, 1000),
     "track.thorough_interval": (1, 1000),
-    "track.thorough_interval": (1, 1000),
     "track.sure_score": (-5, 5),
     "track.start_score": (-5, 5),
     "track.max_gap": (0, 250),
