@@ -25,8 +25,9 @@ WINDOW_MFCC_STEPS = 20
 MFCC_STEPS_PER_FRAME = 4
 IMAGE_SIZE_PX = 224
 EMBEDDING_SIZE = 1024
-CPU_BATCH = 4  # windows at once; more spill out of a core's cache and run slower (measured on AVX-512)
+CPU_BATCH = 4  # windows of frames at once; more spill out of a core's cache and run slower (measured)
 GPU_BATCH = 64
+SOUND_BATCH = 64
 
 
 def load_original(path: Path) -> OriginalSyncNet:
@@ -67,7 +68,7 @@ class SyncNet(nn.Module):
         planes = frames.to(self.device).permute(0, 3, 1, 2).float().contiguous()
         windows = planes.unfold(0, WINDOW_FRAMES, 1)  # [t,3,H,W,5], no copy
         windows = windows.permute(0, 4, 1, 2, 3).flatten(1, 2)  # [t,15,H,W]
-        return self._run(self.lips, windows)
+        return self._run(self.lips, windows, self.batch_size)
 
     @torch.inference_mode()
     def embed_sound(self, mfcc: Tensor, windows: int) -> Tensor:
@@ -76,14 +77,14 @@ class SyncNet(nn.Module):
         Shape: mfcc [13,M] with M >= 4 * windows + 16, to [windows,1024] float32 on the CPU.
         """
         steps = mfcc.to(self.device).float().unfold(1, WINDOW_MFCC_STEPS, MFCC_STEPS_PER_FRAME)[:, :windows]
-        return self._run(self.sound, steps.permute(1, 0, 2).unsqueeze(1))  # [windows,1,13,20]
+        return self._run(self.sound, steps.permute(1, 0, 2).unsqueeze(1), SOUND_BATCH)  # [windows,1,13,20]
 
-    def _run(self, network: nn.Module, inputs: Tensor) -> Tensor:
+    def _run(self, network: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
         # TensorFloat-32 keeps 10 bits of mantissa: too coarse for figures that are to agree to 1e-3.
         with torch.backends.cudnn.flags(allow_tf32=False):
             outputs = [
                 network(part.contiguous(memory_format=torch.channels_last)).cpu()
-                for part in inputs.split(self.batch_size)
+                for part in inputs.split(batch_size)
             ]
         return torch.cat(outputs)
 
