@@ -220,7 +220,7 @@ class AVHubertEncoder(nn.Module):
         out the last layer norm; "final" is the last layer with that norm (which a post-norm encoder does not
         have). Raises ValueError for a layer that does not exist or lengths that differ.
         """
-        self._check_layer(layer)
+        self.check_layer(layer)
         x, packing = self._fuse(audio, video)
         return list(self.transform(x, packing, layer).split(packing.lengths))
 
@@ -270,7 +270,8 @@ class AVHubertEncoder(nn.Module):
         fused = self.fused_norm(torch.cat([sound.float(), mouth.float()], dim=1))
         return self.fused_proj(fused).float(), packing
 
-    def _check_layer(self, layer: LayerChoice) -> None:
+    def check_layer(self, layer: LayerChoice) -> None:
+        """Raise ValueError unless this encoder has the layer."""
         known = layer in ("final", "all") if isinstance(layer, str) else 1 <= layer <= len(self.layers)
         if not known:
             raise ValueError(f"layer must be 1 to {len(self.layers)}, final or all, got {layer!r}")
