@@ -25,7 +25,7 @@ _ADVICE = {
     "too-long": "Cut it into parts first.",
     "start-gap": "Picture and sound begin far apart. Cut the file so that both begin together.",
     # the face
-    "no-face": "Look at one. If there is a face, try --tracker face-alignment, or other settings of track.",
+    "no-face": "Look at one. If there is a face, try --tracker face-alignment, or other track settings.",
     "face-too-small": "Lower track.min_face_px if you want such faces; they will be blurred.",
     "profile-only": "Faces turned this far give no reliable lips. Raise track.max_asymmetry to have them.",
     "track-too-short": "The face is seen too briefly or too unsteadily. Lower track.min_track_frames, or try "

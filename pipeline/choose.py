@@ -16,6 +16,7 @@ F64 = NDArray[np.float64]
 
 ODD_LAG_FRAMES = 3
 SURE_CORRELATION = 0.5
+JUMP_SHARE = 0.03  # of the crop's side in one frame; heads of people who talk mostly stay below it
 SPREAD_SHARE = 0.3  # of all shown rows
 ALSO_RANK = 2
 
@@ -73,11 +74,11 @@ def criteria() -> tuple[Criterion, ...]:
             "The crop jumps",
             "The crop moves or grows most from one frame to the next: the tracker may have slipped, or two "
             "shots became one.",
-            lambda rows: rows.jump,
+            lambda rows: np.where(rows.jump >= JUMP_SHARE, rows.jump, -np.inf),
         ),
         Criterion(
             "coverage",
-            "The face is often not detected",
+            "Face not always detected",
             "Least coverage: the missing frames were interpolated. Do the landmarks still sit on the face?",
             lambda rows: np.where(rows.coverage < 1, -rows.coverage, -np.inf),
         ),

@@ -7,10 +7,11 @@ from syncdiff.pipeline.tally import Quantity
 HEAD_POSE = ("pitch", "yaw", "roll")  # order of head_pose_deg
 
 ROW_QUANTITIES = (
-    Quantity("duration_s", "Length of the rows", "seconds", 0, 600, 0.1, (0, 5)),
+    Quantity("duration_s", "Length of the rows", "length, s", "seconds", 0, 600, 0.1, (0, 5)),
     Quantity(
         "interocular_px",
         "Size of the faces",
+        "eyes apart, px",
         "source pixels between the eyes",
         0,
         1000,
@@ -21,6 +22,7 @@ ROW_QUANTITIES = (
     Quantity(
         "sharpness",
         "Sharpness of the crops",
+        "sharpness",
         "variance of the Laplacian",
         -1,
         5,
@@ -32,6 +34,7 @@ ROW_QUANTITIES = (
     Quantity(
         "coverage",
         "Coverage",
+        "coverage, %",
         "% of a row's frames with the face detected",
         0,
         100,
@@ -42,6 +45,7 @@ ROW_QUANTITIES = (
     Quantity(
         "av_lag_frames",
         "Lag of the sound",
+        "lag, frames",
         "frames of 40 ms, sound minus picture",
         -15,
         16,
@@ -53,6 +57,7 @@ ROW_QUANTITIES = (
     Quantity(
         "av_correlation",
         "Mouth opening and loudness",
+        "correlation",
         "correlation at the best lag",
         -1,
         1,
@@ -63,11 +68,27 @@ ROW_QUANTITIES = (
 )
 FRAME_QUANTITIES = (
     Quantity(
-        "mouth_opening", "Mouth opening", "lip gap, 1 = as far as the eyes are apart", 0, 2, 0.01, (0, 0.4)
+        "mouth_opening",
+        "Mouth opening",
+        "mouth opening",
+        "lip gap, 1 = as far as the eyes are apart",
+        0,
+        2,
+        0.01,
+        (0, 0.4),
     ),
     Quantity(
-        "yaw", "Head turned sideways", "degrees of yaw, + to the picture's right", -90, 90, 0.5, (-45, 45)
+        "yaw",
+        "Head turned sideways",
+        "yaw, degrees",
+        "degrees of yaw, + to the picture's right",
+        -90,
+        90,
+        0.5,
+        (-45, 45),
     ),
-    Quantity("pitch", "Head up or down", "degrees of pitch, + up", -90, 90, 0.5, (-30, 30)),
-    Quantity("roll", "Head tilted", "degrees of roll, + clockwise", -180, 180, 0.5, (-30, 30)),
+    Quantity("pitch", "Head up or down", "pitch, degrees", "degrees of pitch, + up", -90, 90, 0.5, (-30, 30)),
+    Quantity(
+        "roll", "Head tilted", "roll, degrees", "degrees of roll, + clockwise", -180, 180, 0.5, (-30, 30)
+    ),
 )

@@ -12,6 +12,7 @@ from itertools import groupby
 from pathlib import Path
 
 from markupsafe import Markup
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -25,10 +26,12 @@ from syncdiff.pipeline.quantities import FRAME_QUANTITIES
 from syncdiff.pipeline.shards import write_atomic
 from syncdiff.pipeline.sheets import MOMENTS, Sheet, lag_text, make_sheet
 from syncdiff.pipeline.store import Dataset, open_dataset
-from syncdiff.pipeline.summary import Summary, summarise
+from syncdiff.pipeline.summary import Summary as Summary
+from syncdiff.pipeline.summary import summarise as summarise
 from syncdiff.pipeline.tally import Distribution
 
 PAGE_BYTES = 9_000_000  # of pictures in a page; what else is in it stays below a megabyte
+BAR_WIDTH = 112  # columns of a terminal that has room for bars
 SPREAD_HEADING = "A spread of the data set"
 SPREAD_ABOUT = "Evenly over all rows, to see what is usual here."
 
@@ -186,7 +189,7 @@ def _sheet(dataset: Dataset, choice: Choice, image_bytes: int) -> Sheet:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Counts, rejects, features and distributions as tables."""
+    """Counts, rejects, features and distributions as tables that fit 80 columns."""
     console.print(escape(headline(summary)), style="bold", highlight=False)
     console.print(_split_table(summary))
     if summary.rejects:
@@ -194,60 +197,60 @@ def print_summary(console: Console, summary: Summary) -> None:
     if summary.features:
         console.print(_feature_table(summary))
     if summary.rows:
-        console.print(_distribution_table(summary.distributions, bars=not console.options.ascii_only))
+        bars = console.width >= BAR_WIDTH and not console.options.ascii_only
+        console.print(_distribution_table(summary.distributions, bars))
     for sentence in findings(summary):
         console.print(f"[yellow]![/] {escape(sentence)}", highlight=False)
 
 
-def _split_table(summary: Summary) -> Table:
-    table = Table("split")
-    for name in ("inputs", "prepared", "rejected", "rows", "frames", "hours", "speakers"):
+def _table(*names: str) -> Table:
+    """A table whose columns after the first hold numbers."""
+    table = Table(names[0], box=SIMPLE_HEAD, pad_edge=False)
+    for name in names[1:]:
         table.add_column(name, justify="right")
+    return table
+
+
+def _split_table(summary: Summary) -> Table:
+    table = _table("split", "inputs", "prepared", "rejected", "rows", "frames", "hours", "speakers")
     for s in summary.splits:
-        cells = (s.inputs, s.prepared, s.rejects, s.rows, s.frames)
+        cells = (f"{n:,}" for n in (s.inputs, s.prepared, s.rejects, s.rows, s.frames))
         table.add_row(
-            escape(s.name),
-            *(f"{n:,}" for n in cells),
-            f"{s.hours:.2f}",
-            f"{s.speakers:,}" if s.speakers else "-",
+            escape(visible(s.name)), *cells, f"{s.hours:.2f}", f"{s.speakers:,}" if s.speakers else "-"
         )
     return table
 
 
 def _reject_table(summary: Summary) -> Table:
-    table = Table("rejected because", "for example", "what you can do")
-    table.add_column("inputs", justify="right")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("inputs", justify="right", no_wrap=True)
+    table.add_column("rejected because")
     for r in summary.rejects:
-        source, detail = r.examples[0]
-        example = f"{escape(visible(source))}: {escape(visible(detail))}"
-        table.add_row(escape(f"{r.stage}/{r.reason}"), example, advice(r.reason), f"{r.number:,}")
+        examples = [
+            f"{escape(visible(source))}: {escape(visible(detail))}" for source, detail in r.examples[:1]
+        ]
+        lines = [f"[bold]{escape(visible(f'{r.stage}/{r.reason}'))}[/]  {advice(r.reason)}"]
+        table.add_row(f"{r.number:,}", "\n".join(lines + [f"[dim]{line}[/]" for line in examples]))
     return table
 
 
 def _feature_table(summary: Summary) -> Table:
-    table = Table("features", "what they are", "checkpoint")
-    for name in ("values", "rate", "size"):
-        table.add_column(name, justify="right")
+    table = _table("features", "values", "per second", "size")
+    table.add_column("what they are")
     for f in summary.features:
-        about = escape(f.about) + (" [bold red]untrained[/]" if f.untrained else "")
-        rate = "?" if f.rate_hz is None else f"{f.rate_hz:g} Hz"
-        checkpoint = escape(visible(f.checkpoint or "none"))
-        table.add_row(escape(f.id), about, checkpoint, str(f.width or "?"), rate, bytes_text(f.bytes))
+        about = escape(visible(f.about)) + (" [bold red]untrained[/]" if f.untrained else "")
+        about += f" [dim]({escape(visible(f.checkpoint))})[/]" if f.checkpoint else ""
+        rate = "?" if f.rate_hz is None else f"{f.rate_hz:g}"
+        table.add_row(escape(visible(f.id)), str(f.width or "?"), rate, bytes_text(f.bytes), about)
     return table
 
 
 def _distribution_table(distributions: Sequence[Distribution], bars: bool) -> Table:
-    table = Table("")
-    for name in ("lowest", "5 %", "median", "95 %", "highest", "unknown"):
-        table.add_column(name, justify="right")
-    table.add_column("unit")
+    table = _table("", "lowest", "5 %", "median", "95 %", "highest", "unknown")
     if bars:
-        table.add_column("shape", no_wrap=True)
+        table.add_column("", no_wrap=True)
     for d in distributions:
-        values = (d.minimum, d.low, d.median, d.high, d.maximum)
-        cells = [d.quantity.text(v) for v in values]
-        shape = [charts.sparkline(d.counts)] if bars else []
-        table.add_row(
-            d.quantity.title, *cells, f"{d.missing:,}" if d.missing else "", d.quantity.unit, *shape
-        )
+        cells = [d.quantity.text(v) for v in (d.minimum, d.low, d.median, d.high, d.maximum)]
+        cells.append(f"{d.missing:,}" if d.missing else "")
+        table.add_row(d.quantity.brief, *cells, *([charts.sparkline(d.counts)] if bars else []))
     return table

@@ -16,7 +16,7 @@ from syncdiff.pipeline.charts import Series, picture_map, timeline
 from syncdiff.pipeline.choose import crop_jumps
 from syncdiff.pipeline.draw import data_address, draw_over, resized
 from syncdiff.pipeline.page import signed
-from syncdiff.pipeline.records import F32, FPS, Bool
+from syncdiff.pipeline.records import F32, FPS, SAMPLE_RATE_HZ, Bool
 from syncdiff.pipeline.store import ClipView
 
 MOMENTS = 6
@@ -206,31 +206,29 @@ def _facts(view: ClipView) -> list[tuple[str, str]]:
     width, height, fps = (view.value(f"source_{name}") for name in ("width_px", "height_px", "fps"))
     span = f"{frames} frames, {frames / FPS:.2f} s" + (f", from frame {start} of the source" if start else "")
     sound = view.value("audio_padded_samples")
-    padded = f" ({sound * 1000 // (640 * FPS)} ms of silence appended)" if sound else ""
+    lag = "no sound in the source" if sound is None else lag_text(view.value("av_lag_frames"))
     facts = [
-        ("speaker", view.value("speaker_id") or "not known"),
-        ("said", _cut(view.value("transcript") or "not known", 200)),
-        ("source", _cut(view.value("source"), 200)),
+        ("speaker", view.value("speaker_id")),
+        ("said", view.value("transcript")),
+        ("source", view.value("source")),
         ("picture", f"{width} × {height} at {fps:.4g} fps"),
         ("length", span),
-        ("eyes apart", f"{view.value('interocular_px'):.0f} px, enlarged {_enlargement(view):.2g}×"),
+        ("eyes apart", f"{view.value('interocular_px'):.0f} px, scaled by {_scale(view):.2g}"),
         ("coverage", f"{100 * view.value('coverage'):.1f} % detected"),
         ("crop moves", _jump_text(view)),
         ("sharpness", f"{view.value('sharpness'):.0f}"),
         ("faces", f"{view.value('num_faces')} in the shot"),
-        (
-            "lag",
-            "no sound in the source" if sound is None else lag_text(view.value("av_lag_frames")) + padded,
-        ),
+        ("lag", lag),
         ("correlation", "undefined" if r is None else f"{r:.2f}"),
         *((name, _range(pose[:, axis])) for axis, name in ((1, "yaw"), (0, "pitch"), (2, "roll"))),
         ("mouth", f"{np.nanmin(opening):.2f} to {np.nanmax(opening):.2f} open"),
+        ("silence", f"{sound * 1000 / SAMPLE_RATE_HZ:.0f} ms added at the end" if sound else None),
+        ("ffmpeg said", view.value("source_damage")),
     ]
-    damage = view.value("source_damage")
-    return facts + ([("ffmpeg said", _cut(damage, 200))] if damage else [])
+    return [(name, _cut(value, 200)) for name, value in facts if value]
 
 
-def _enlargement(view: ClipView) -> float:
+def _scale(view: ClipView) -> float:
     """Crop pixels per source pixel, median over the row."""
     matrices: NDArray[np.float64] = view.column("crop_matrix").astype(np.float64)
     return float(np.median(np.sqrt(np.abs(np.linalg.det(matrices[..., :2])))))
@@ -240,8 +238,8 @@ def _jump_text(view: ClipView) -> str:
     frames = view.num_frames
     size = np.full(frames, float(view.value("face_size_px")))
     jumps = crop_jumps(view.column("crop_matrix"), size, np.array([frames]))
-    most = int(jumps.argmax())
-    return f"at most {100 * jumps[most]:.1f} % a frame, at frame {most}"
+    most = int(np.nan_to_num(jumps).argmax())
+    return f"up to {100 * jumps[most]:.1f} %, at frame {most}"
 
 
 def _range(degrees: F32) -> str:

@@ -192,11 +192,9 @@ class _Counts:
         self.crowded += int((row_values(batch, "num_faces") > 1).sum())
         for name in ("audio_padded_samples", "transcript", "words", "source_damage"):
             self.has[name] += len(batch) - batch.column(name).null_count
-        pairs = pa.table({"split": batch.column("split"), "speaker": batch.column("speaker_id")})
-        for pair in pairs.group_by(["split", "speaker"]).aggregate([]).to_pylist():
-            known = self.speakers.setdefault(pair["split"], set())
-            if pair["speaker"] is not None:
-                known.add(pair["speaker"])
+        pairs = zip(batch.column("split").to_pylist(), batch.column("speaker_id").to_pylist(), strict=True)
+        for split, speaker in set(pairs):
+            self.speakers.setdefault(split, set()).update([speaker] if speaker is not None else [])
 
     def _add_frames(self, batch: pa.RecordBatch) -> None:
         pose, _ = frame_values(batch, "head_pose_deg")
@@ -209,7 +207,7 @@ class _Counts:
         return (
             Joint(
                 "Lag and correlation together",
-                "Rows whose sound follows the mouth gather in one bright column; it should stand at 0.",
+                "Rows whose sound follows the mouth gather in one column; it should stand at 0.",
                 "lag in frames",
                 "correlation",
                 tuple(_LAG_EDGES.tolist()),

@@ -15,7 +15,7 @@ _NICE = (1, 2, 5)
 
 @dataclass(frozen=True)
 class Quantity:
-    """Something to be counted: its name, and the fine bins it is counted in.
+    """Something to be counted: its names, and the fine bins it is counted in. `brief` is for narrow tables.
 
     low, high, step: the bins' range and width; with `log` in decades (base 10) of the value. shown: the
     part of that range which a drawing always spans, so that charts of different data sets resemble one
@@ -25,6 +25,7 @@ class Quantity:
 
     key: str
     title: str
+    brief: str
     unit: str
     low: float
     high: float
@@ -71,6 +72,7 @@ class Tally:
     def __init__(self, quantity: Quantity) -> None:
         self.quantity = quantity
         self._bins = np.zeros(round((quantity.high - quantity.low) / quantity.step), np.int64)
+        self._sums = np.zeros(len(self._bins))
         self._missing = 0
         self._minimum, self._maximum = np.inf, -np.inf
 
@@ -83,7 +85,9 @@ class Tally:
             return
         self._minimum = min(self._minimum, float(known.min()))
         self._maximum = max(self._maximum, float(known.max()))
-        self._bins += np.bincount(self._places(self._inward(known)), minlength=len(self._bins))
+        places = self._places(self._inward(known))
+        self._bins += np.bincount(places, minlength=len(self._bins))
+        self._sums += np.bincount(places, known, len(self._bins))
 
     def finish(self, max_bins: int = 36) -> Distribution:
         """The distribution so far, with about 2 n^(1/3) bins to draw (Rice's rule), at most `max_bins`."""
@@ -128,15 +132,10 @@ class Tally:
         return np.asarray(10.0**values if self.quantity.log else np.round(values, 9), np.float64)
 
     def _quantile(self, share: float) -> float:
-        """Linear within the bin; for whole numbers the number itself."""
+        """The mean of the bin in which the quantile lies: exact where all its values are the same."""
         total = np.cumsum(self._bins)
-        wanted = share * total[-1]
-        place = int(np.searchsorted(total, wanted))
-        inside = (
-            0.5 if self.quantity.whole else (wanted - (total[place] - self._bins[place])) / self._bins[place]
-        )
-        value = self._outward(np.array(self._start + self.quantity.step * (place + inside)))
-        return float(np.clip(value, self._minimum, self._maximum))
+        place = int(np.searchsorted(total, share * total[-1]))
+        return float(np.clip(self._sums[place] / self._bins[place], self._minimum, self._maximum))
 
     def _shown(self, number: int, max_bins: int) -> tuple[int, int, int]:
         """First and last fine bin to draw, and how many of them make a drawn one.
