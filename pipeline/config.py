@@ -98,18 +98,22 @@ def load_config(
     resource = files("syncdiff.configs") / f"{layout}.yaml"
     if not resource.is_file():
         raise ConfigError(f"there is no configs/{layout}.yaml")
-    config = apply_settings(PrepConfig(), _parse(resource.read_text("utf-8"), resource.name), resource.name)
+    defaults = parse_settings(resource.read_text("utf-8"), resource.name)
+    config = apply_settings(PrepConfig(), defaults, resource.name)
     if path is not None:
         try:
             text = path.read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
-        config = apply_settings(config, _parse(text, str(path)), str(path))
+        config = apply_settings(config, parse_settings(text, str(path)), str(path))
     return apply_settings(config, _nested(overrides or {}), "command line")
 
 
-def apply_settings(config: PrepConfig, settings: Mapping[str, Any], where: str) -> PrepConfig:
-    """`config` with these settings in place of its own; `where` names their source in a ConfigError."""
+def apply_settings(config: _Config, settings: Mapping[str, Any], where: str) -> _Config:
+    """A dataclass with these settings in place of its own; `where` names their source in a ConfigError.
+
+    A ValueError of a dataclass that checks itself becomes one, too.
+    """
     return _apply(config, settings, where, "")
 
 
@@ -206,7 +210,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _parse(text: str, where: str) -> Mapping[str, Any]:
+def parse_settings(text: str, where: str) -> Mapping[str, Any]:
+    """Keys and values of a YAML file. Raises ConfigError for anything else, and for a key that is set twice."""
     try:
         settings = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
