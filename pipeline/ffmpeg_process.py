@@ -186,8 +186,12 @@ def error_lines(log: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, but without what would colour ffmpeg's log or have it write a report file."""
+    """Ours, but without what would colour ffmpeg's log or have it write a report file.
+
+    Statically linked builds (imageio-ffmpeg up to 0.6) crash on MPEG-TS where they load the host's character
+    tables for the name of the programme. GCONV_PATH lets them find none.
+    """
     ours = {
         name: value for name, value in os.environ.items() if name not in ("AV_LOG_FORCE_COLOR", "FFREPORT")
     }
-    return {**ours, "AV_LOG_FORCE_NOCOLOR": "1"}
+    return {**ours, "AV_LOG_FORCE_NOCOLOR": "1", "GCONV_PATH": "/nonexistent"}
