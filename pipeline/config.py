@@ -211,7 +211,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def parse_settings(text: str, where: str) -> Mapping[str, Any]:
-    """Keys and values of a YAML file. Raises ConfigError for anything else, and for a key that is set twice."""
+    """Keys and values of a YAML text. Raises ConfigError for anything else, and for a key set twice."""
     try:
         settings = yaml.load(text, _UniqueKeyLoader)
     except yaml.YAMLError as error:
