@@ -184,8 +184,8 @@ def picture_map(width_px: int, height_px: int, boxes: Sequence[Sequence[float]],
         for x0, y0, x1, y1 in boxes
     ]
     return Markup(
-        '<svg class="map" viewBox="-1 -1 {w:.1f} {h:.1f}" role="img" aria-label="{label}">'
-        "<title>{label}</title>"
+        '<svg class="map" viewBox="-1 -1 {w:.1f} {h:.1f}" preserveAspectRatio="xMinYMin" '
+        'role="img" aria-label="{label}"><title>{label}</title>'
         '<rect class="picture" width="{iw:.1f}" height="{ih:.1f}"/>{boxes}</svg>'
     ).format(
         w=width_px * scale + 2,

@@ -16,6 +16,7 @@ F64 = NDArray[np.float64]
 
 ODD_LAG_FRAMES = 3
 SURE_CORRELATION = 0.5
+WEAK_CORRELATION = 0.4
 JUMP_SHARE = 0.03  # of the crop's side in one frame; heads of people who talk mostly stay below it
 SPREAD_SHARE = 0.3  # of all shown rows
 ALSO_RANK = 2
@@ -98,9 +99,9 @@ def criteria() -> tuple[Criterion, ...]:
         Criterion(
             "correlation",
             "Sound and mouth hardly agree",
-            "Least correlation: another voice, a dubbed film, noise, the wrong face, or landmarks that miss "
-            "the lips.",
-            lambda rows: -rows.correlation,
+            f"Correlation below {WEAK_CORRELATION}: another voice, a dubbed film, noise, the wrong face, or "
+            "landmarks that miss the lips.",
+            lambda rows: np.where(rows.correlation < WEAK_CORRELATION, -rows.correlation, -np.inf),
         ),
         Criterion(
             "turn",

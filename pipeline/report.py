@@ -76,7 +76,7 @@ def write_report(root: Path, *, sheets: int = 24) -> Path:
         groups=make_groups(dataset, summary, sheets),
         advice=advice,
         bytes_text=bytes_text,
-        shown=sheets,
+        short=charts.short,
     )
     path = dataset.paths.report
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,9 +119,9 @@ def findings(summary: Summary) -> tuple[str, ...]:
         found.append(f"Median lag: {lag_text(round(lag.median))}. The whole data set may be out of step.")
     silent = summary.rows - summary.rows_with_sound
     if silent:
-        found.append(f"{silent:,} of {summary.rows:,} rows have no sound.")
+        found.append(f"Rows without sound: {silent:,} of {summary.rows:,}.")
     if summary.damaged_rows:
-        found.append(f"{summary.damaged_rows:,} rows come from damaged files that could be used.")
+        found.append(f"Rows that come from damaged, yet usable files: {summary.damaged_rows:,}.")
     return tuple(found)
 
 
@@ -216,7 +216,7 @@ def _split_table(summary: Summary) -> Table:
     for s in summary.splits:
         cells = (f"{n:,}" for n in (s.inputs, s.prepared, s.rejects, s.rows, s.frames))
         table.add_row(
-            escape(visible(s.name)), *cells, f"{s.hours:.2f}", f"{s.speakers:,}" if s.speakers else "-"
+            escape(visible(s.name)), *cells, charts.short(s.hours), f"{s.speakers:,}" if s.speakers else "-"
         )
     return table
 
@@ -224,7 +224,7 @@ def _split_table(summary: Summary) -> Table:
 def _reject_table(summary: Summary) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("inputs", justify="right", no_wrap=True)
-    table.add_column("rejected because")
+    table.add_column("rejected because", overflow="fold")
     for r in summary.rejects:
         examples = [
             f"{escape(visible(source))}: {escape(visible(detail))}" for source, detail in r.examples[:1]
@@ -236,7 +236,7 @@ def _reject_table(summary: Summary) -> Table:
 
 def _feature_table(summary: Summary) -> Table:
     table = _table("features", "values", "per second", "size")
-    table.add_column("what they are")
+    table.add_column("what they are", overflow="fold")
     for f in summary.features:
         about = escape(visible(f.about)) + (" [bold red]untrained[/]" if f.untrained else "")
         about += f" [dim]({escape(visible(f.checkpoint))})[/]" if f.checkpoint else ""

@@ -204,7 +204,9 @@ def _facts(view: ClipView) -> list[tuple[str, str]]:
     frames, r = view.num_frames, view.value("av_correlation")
     start = view.value("start_frame")
     width, height, fps = (view.value(f"source_{name}") for name in ("width_px", "height_px", "fps"))
-    span = f"{frames} frames, {frames / FPS:.2f} s" + (f", from frame {start} of the source" if start else "")
+    span = f"{frames} {'frame' if frames == 1 else 'frames'}, {frames / FPS:.2f} s" + (
+        f", from frame {start} of the source" if start else ""
+    )
     sound = view.value("audio_padded_samples")
     lag = "no sound in the source" if sound is None else lag_text(view.value("av_lag_frames"))
     facts = [
