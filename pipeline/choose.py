@@ -67,67 +67,69 @@ class Choice:
     also: tuple[str, ...] = ()  # headings of others by which it is among the first
 
 
-def criteria() -> tuple[Criterion, ...]:
-    """All criteria, the likeliest mistakes first."""
-    return (
-        Criterion(
-            "jump",
-            "The crop jumps",
-            "The crop moves or grows most from one frame to the next: the tracker may have slipped, or two "
-            "shots became one.",
-            lambda rows: np.where(rows.jump >= JUMP_SHARE, rows.jump, -np.inf),
-        ),
-        Criterion(
-            "coverage",
-            "Face not always detected",
-            "Least coverage: the missing frames were interpolated. Do the landmarks still sit on the face?",
-            lambda rows: np.where(rows.coverage < 1, -rows.coverage, -np.inf),
-        ),
-        Criterion(
-            "faces",
-            "Several faces in the shot",
-            "One of them was chosen. Is it the one that speaks?",
-            lambda rows: np.where(rows.num_faces > 1, rows.num_faces, -np.inf),
-        ),
-        Criterion(
-            "lag",
-            "Sound and mouth agree, but not at the usual time",
-            f"Correlation at least {SURE_CORRELATION}, but {ODD_LAG_FRAMES} frames or more away from the "
-            "median lag: the clip may be out of sync.",
-            _odd_lag,
-        ),
-        Criterion(
-            "correlation",
-            "Sound and mouth hardly agree",
-            f"Correlation below {WEAK_CORRELATION}: another voice, a dubbed film, noise, the wrong face, or "
-            "landmarks that miss the lips.",
-            lambda rows: np.where(rows.correlation < WEAK_CORRELATION, -rows.correlation, -np.inf),
-        ),
-        Criterion(
-            "turn",
-            "Heads turned furthest",
-            "Largest yaw or pitch. Do the landmarks hold?",
-            lambda rows: rows.turn_deg,
-        ),
-        Criterion(
-            "opening", "Mouths open widest", "Are lips and chin inside the mask?", lambda rows: rows.opening
-        ),
-        Criterion(
-            "size", "Smallest faces", "Enlarged most to fill the crop.", lambda rows: -rows.interocular_px
-        ),
-        Criterion(
-            "sharpness",
-            "Least sharp crops",
-            "Blurred, enlarged or badly compressed.",
-            lambda rows: -rows.sharpness,
-        ),
-        Criterion(
-            "damage",
-            "Damaged sources",
-            "ffmpeg complained about these files, yet they could be used.",
-            lambda rows: np.where(rows.damaged > 0, 0.0, -np.inf),
-        ),
-    )
+def _odd_lag(rows: RowFacts) -> F64:
+    away = np.abs(rows.lag - rows.usual_lag)
+    return np.where((away >= ODD_LAG_FRAMES) & (rows.correlation >= SURE_CORRELATION), away, -np.inf)
+
+
+# The likeliest mistakes first.
+CRITERIA: tuple[Criterion, ...] = (
+    Criterion(
+        "jump",
+        "The crop jumps",
+        "The crop moves or grows most from one frame to the next: the tracker may have slipped, or two "
+        "shots became one.",
+        lambda rows: np.where(rows.jump >= JUMP_SHARE, rows.jump, -np.inf),
+    ),
+    Criterion(
+        "coverage",
+        "Face not always detected",
+        "Least coverage: the missing frames were interpolated. Do the landmarks still sit on the face?",
+        lambda rows: np.where(rows.coverage < 1, -rows.coverage, -np.inf),
+    ),
+    Criterion(
+        "faces",
+        "Several faces in the shot",
+        "One of them was chosen. Is it the one that speaks?",
+        lambda rows: np.where(rows.num_faces > 1, rows.num_faces, -np.inf),
+    ),
+    Criterion(
+        "lag",
+        "Sound and mouth agree, but not at the usual time",
+        f"Correlation at least {SURE_CORRELATION}, but {ODD_LAG_FRAMES} frames or more away from the "
+        "median lag: the clip may be out of sync.",
+        _odd_lag,
+    ),
+    Criterion(
+        "correlation",
+        "Sound and mouth hardly agree",
+        f"Correlation below {WEAK_CORRELATION}: another voice, a dubbed film, noise, the wrong face, or "
+        "landmarks that miss the lips.",
+        lambda rows: np.where(rows.correlation < WEAK_CORRELATION, -rows.correlation, -np.inf),
+    ),
+    Criterion(
+        "turn",
+        "Heads turned furthest",
+        "Largest yaw or pitch. Do the landmarks hold?",
+        lambda rows: rows.turn_deg,
+    ),
+    Criterion(
+        "opening", "Mouths open widest", "Are lips and chin inside the mask?", lambda rows: rows.opening
+    ),
+    Criterion("size", "Smallest faces", "Enlarged most to fill the crop.", lambda rows: -rows.interocular_px),
+    Criterion(
+        "sharpness",
+        "Least sharp crops",
+        "Blurred, enlarged or badly compressed.",
+        lambda rows: -rows.sharpness,
+    ),
+    Criterion(
+        "damage",
+        "Damaged sources",
+        "ffmpeg complained about these files, yet they could be used.",
+        lambda rows: np.where(rows.damaged > 0, 0.0, -np.inf),
+    ),
+)
 
 
 def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[Choice]:
@@ -135,28 +137,25 @@ def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[Choice]
 
     The same data set always gives the same choice.
     """
-    asked = criteria()
     total = len(dataset)
     wanted = min(sheets, total)
-    ranked = _ranked(dataset, summary, asked, wanted)
+    ranked = _ranked(dataset, summary, wanted)
     marked = _in_turn(ranked, wanted - round(SPREAD_SHARE * wanted))
     spread = _evenly(total, wanted - len(marked), set(marked))
     chosen = [(row, None) for row in spread] + [
-        (row, c) for c in asked for row, key in marked.items() if key == c.key
+        (row, c) for c in CRITERIA for row, key in marked.items() if key == c.key
     ]
-    return [Choice(row, criterion, _also(row, criterion, asked, ranked)) for row, criterion in chosen]
+    return [Choice(row, criterion, _also(row, criterion, ranked)) for row, criterion in chosen]
 
 
-def _ranked(
-    dataset: Dataset, summary: Summary, asked: tuple[Criterion, ...], most: int
-) -> dict[str, list[int]]:
+def _ranked(dataset: Dataset, summary: Summary, most: int) -> dict[str, list[int]]:
     """The first `most` rows by each criterion, of equal ones the earlier."""
-    scores = {c.key: np.empty(0) for c in asked}
-    rows = {c.key: np.empty(0, np.int64) for c in asked}
+    scores = {c.key: np.empty(0) for c in CRITERIA}
+    rows = {c.key: np.empty(0, np.int64) for c in CRITERIA}
     lag = summary.distribution("av_lag_frames").median
     for first, batch in row_batches(dataset, _COLUMNS):
         facts = row_facts(batch, lag)
-        for c in asked:
+        for c in CRITERIA:
             score = c.score(facts)
             new = np.where(np.isnan(score), -np.inf, score)
             both = np.concatenate([scores[c.key], new])
@@ -193,10 +192,8 @@ def _evenly(total: int, count: int, without: set[int]) -> list[int]:
     return sorted(found)
 
 
-def _also(
-    row: int, criterion: Criterion | None, asked: tuple[Criterion, ...], ranked: dict[str, list[int]]
-) -> tuple[str, ...]:
-    others = [c for c in asked if criterion is None or c.key != criterion.key]
+def _also(row: int, criterion: Criterion | None, ranked: dict[str, list[int]]) -> tuple[str, ...]:
+    others = [c for c in CRITERIA if criterion is None or c.key != criterion.key]
     return tuple(c.heading for c in others if row in ranked[c.key][:ALSO_RANK])
 
 
@@ -253,8 +250,3 @@ def _row_maxima(values: NDArray[np.floating], lengths: NDArray[np.int64]) -> F64
     if filled.any():
         found[filled] = np.fmax.reduceat(values, starts[filled])
     return found
-
-
-def _odd_lag(rows: RowFacts) -> F64:
-    away = np.abs(rows.lag - rows.usual_lag)
-    return np.where((away >= ODD_LAG_FRAMES) & (rows.correlation >= SURE_CORRELATION), away, -np.inf)

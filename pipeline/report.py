@@ -28,7 +28,7 @@ from syncdiff.pipeline.sheets import MOMENTS, Sheet, lag_text, make_sheet
 from syncdiff.pipeline.store import Dataset, open_dataset
 from syncdiff.pipeline.summary import Summary as Summary
 from syncdiff.pipeline.summary import summarise as summarise
-from syncdiff.pipeline.tally import Distribution
+from syncdiff.pipeline.tally import Distribution, short
 
 PAGE_BYTES = 9_000_000  # of pictures in a page; what else is in it stays below a megabyte
 BAR_WIDTH = 112  # columns of a terminal that has room for bars
@@ -59,13 +59,14 @@ class Figure:
     about: str
 
 
-def write_report(root: Path, *, sheets: int = 24) -> Path:
+def write_report(root: Path, *, sheets: int = 24, summary: Summary | None = None) -> Path:
     """Write `report/index.html` of a data set, with at most `sheets` contact sheets, and return its path.
 
-    Raises StoreError where there is no finished data set.
+    `summary` saves going through the columns again where it is known already. Raises StoreError where there
+    is no finished data set.
     """
     dataset = open_dataset(root)
-    summary = summarise(dataset)
+    summary = summarise(dataset) if summary is None else summary
     html = render(
         "syncdiff.pipeline",
         "report.html.j2",
@@ -76,7 +77,7 @@ def write_report(root: Path, *, sheets: int = 24) -> Path:
         groups=make_groups(dataset, summary, sheets),
         advice=advice,
         bytes_text=bytes_text,
-        short=charts.short,
+        short=short,
     )
     path = dataset.paths.report
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,7 @@ def _split_table(summary: Summary) -> Table:
     for s in summary.splits:
         cells = (f"{n:,}" for n in (s.inputs, s.prepared, s.rejects, s.rows, s.frames))
         table.add_row(
-            escape(visible(s.name)), *cells, charts.short(s.hours), f"{s.speakers:,}" if s.speakers else "-"
+            escape(visible(s.name)), *cells, short(s.hours), f"{s.speakers:,}" if s.speakers else "-"
         )
     return table
 
