@@ -8,9 +8,10 @@ dlib's HOG detector puts on a face (brows to chin); a backend with other boxes c
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import cv2
 import dlib
@@ -83,18 +84,57 @@ class Shapes:
         check_array("landmarks_px", self.landmarks_px, np.float32, (count, 68, 2))
         check_array("doubt", self.doubt, np.float32, (count,))
 
+    def at(self, index: int) -> Shapes:
+        """The one face of this index."""
+        return Shapes(self.landmarks_px[index : index + 1], self.doubt[index : index + 1])
+
+
+@dataclass(frozen=True)
+class Seen:
+    """All faces of one frame: scores [n] float32, and their shapes."""
+
+    scores: F32
+    shapes: Shapes
+
+    def __post_init__(self) -> None:
+        check_array("scores", self.scores, np.float32, (len(self.shapes.doubt),))
+
 
 class FaceBackend(Protocol):
-    """What the tracker asks of a detector and a landmark predictor. Frames are RGB uint8 [H,W,3].
+    """A detector and landmark predictor, a `FrameBackend` or a `BatchBackend`. Frames are RGB uint8 [H,W,3].
 
-    `efforts` counts the ways `detect` can look, from cheap (0) to thorough (efforts - 1). A shape with more
-    doubt than `max_doubt`, or a place whose `verify` score is below `min_score`, is no face.
+    A shape with more doubt than `max_doubt`, or a face whose score is below `min_score`, is no face.
     """
 
-    name: str
-    efforts: int
-    max_doubt: float
-    min_score: float
+    @property
+    def name(self) -> str: ...
+    @property
+    def max_doubt(self) -> float: ...
+    @property
+    def min_score(self) -> float: ...
+
+
+@runtime_checkable
+class BatchBackend(FaceBackend, Protocol):
+    """One that sees frames by themselves, and gains from seeing `batch_frames` of them at once."""
+
+    @property
+    def batch_frames(self) -> int: ...
+
+    def observe(self, frames: Sequence[U8]) -> list[Seen]:
+        """All faces in each of the frames, which have one size."""
+        ...
+
+
+@runtime_checkable
+class FrameBackend(FaceBackend, Protocol):
+    """One that is asked about single places too, so that faces can be followed instead of detected.
+
+    `efforts` counts the ways `detect` can look, from cheap (0) to thorough (efforts - 1).
+    """
+
+    @property
+    def efforts(self) -> int: ...
 
     def detect(self, frame: U8, effort: int = 0) -> Detections:
         """Faces anywhere in the frame."""
@@ -138,11 +178,15 @@ def box_iou(a: F32, b: F32) -> F32:
 def make_backend(name: str) -> FaceBackend:
     """The backend of this name: "dlib" or "face-alignment".
 
-    Raises ValueError for another name, ClipError("track", "model-missing") where its model files are not
-    there.
+    Raises ValueError for another name; where model files are not there ClipError("track", "model-missing")
+    (dlib) or WeightsError (face-alignment), which say how to get them.
     """
     if name == "dlib":
         return DlibBackend()
+    if name == "face-alignment":
+        from syncdiff.pipeline.detect_fan import FaceAlignmentBackend  # brings torch, which dlib does without
+
+        return FaceAlignmentBackend()
     raise ValueError(f"unknown face tracker {name!r}: there are dlib and face-alignment")
 
 
@@ -188,7 +232,7 @@ class DlibBackend:
         self._mmod: dlib.cnn_face_detection_model_v1 | None = None
 
     def detect(self, frame: U8, effort: int = 0) -> Detections:
-        small, scale = _fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort == 1 else 1.0)
+        small, scale = fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort == 1 else 1.0)
         grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         if effort == 2:
             return _as_detections(*self._run_mmod(grey), scale)
@@ -241,7 +285,7 @@ class DlibBackend:
         return [one.rect for one in found], [float(one.confidence) for one in found]
 
 
-def _fit_side(frame: U8, side_px: int, enlarge: float) -> tuple[U8, float]:
+def fit_side(frame: U8, side_px: int, enlarge: float) -> tuple[U8, float]:
     """The frame with its longer side at most `side_px`, enlarged at most `enlarge`-fold; and the scale."""
     height, width = frame.shape[:2]
     scale = min(enlarge, side_px / max(height, width))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
-from syncdiff.pipeline.detect import FaceBackend, box_of_shape, make_backend
-from syncdiff.pipeline.follow import Followed, Follower, TrackConfig
+from syncdiff.pipeline.carry import CarryingFollower
+from syncdiff.pipeline.detect import BatchBackend, FaceBackend, FrameBackend, box_of_shape, make_backend
+from syncdiff.pipeline.follow import Followed, Follower, MatchingFollower, TrackConfig
 from syncdiff.pipeline.records import U8, ClipError, Track
 from syncdiff.pipeline.smooth import fill_gaps, smooth_landmarks
 
@@ -37,10 +38,7 @@ def track_faces(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig 
     (below `min_track_frames`, or seen in less than `min_coverage` of its frames).
     """
     config = config or TrackConfig()
-    follower = Follower(backend, config)
-    for chunk in chunks:
-        for frame in chunk:
-            follower.feed(frame)
+    follower = _follow(chunks, backend, config)
     cuts = follower.finish()
     pieces = [piece for face in follower.done for piece in split_at_cuts(face, cuts)]
     tracks = [_as_track(piece, config) for piece in pieces if _is_usable(piece, config)]
@@ -48,6 +46,22 @@ def track_faces(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig 
         raise _failure(follower.frames, sum(map(len, pieces)), follower.refused, config)
     tracks.sort(key=lambda track: (track.start_frame, float(track.boxes_px[0, 0])))
     return TrackResult(tuple(tracks), follower.frames, cuts)
+
+
+def _follow(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig) -> Follower:
+    frames = (frame for chunk in chunks for frame in chunk)
+    if isinstance(backend, BatchBackend):
+        matching = MatchingFollower(backend, config)
+        while batch := list(islice(frames, backend.batch_frames)):
+            for frame, seen in zip(batch, backend.observe(batch), strict=True):
+                matching.feed(frame, seen)
+        return matching
+    if isinstance(backend, FrameBackend):
+        carrying = CarryingFollower(backend, config)
+        for frame in frames:
+            carrying.feed(frame)
+        return carrying
+    raise TypeError(f"{type(backend).__name__} is neither a BatchBackend nor a FrameBackend")
 
 
 def split_at_cuts(face: Followed, cuts: tuple[int, ...]) -> list[Followed]:
