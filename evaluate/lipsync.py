@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class LipSync(Metric):
     values = LSE_VALUES
     needs_reference = False
     needs_sound = True
-    weights: ClassVar[tuple[str, ...]] = ("syncnet_v2",)
+    weights = ("syncnet",)
 
     def __init__(self, network: SyncNet, fps: float | None = FPS) -> None:
         self._network = network

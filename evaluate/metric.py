@@ -40,8 +40,8 @@ class Metric(ABC):
 
     name: what users ask for. values: the columns that it gives. needs_reference, needs_sound: what a pair
     must have. weights: names in `syncdiff.pipeline.weights` of the files it cannot run without. version:
-    raised whenever the same input would give other statistics; kept statistics of older versions are
-    then computed again. per_clip: False for values that exist for a set only.
+    raised whenever the same input would give other statistics; kept statistics of older versions are then
+    computed again. per_clip: False for values that exist for a set only.
     """
 
     name: ClassVar[str]
@@ -53,7 +53,7 @@ class Metric(ABC):
     per_clip: ClassVar[bool] = True
 
     def settings(self) -> dict[str, Any]:
-        """Everything chosen that changes the statistics, as plain JSON values."""
+        """Everything chosen that changes the statistics or names the protocol, as plain JSON values."""
         return {}
 
     @abstractmethod
@@ -65,6 +65,6 @@ class Metric(ABC):
         """The values of one clip, by the names in `values`."""
 
     def pool(self, clips: Sequence[Statistics]) -> dict[str, float]:
-        """The values of a set: by default the unweighted mean over clips."""
+        """The values of a set of at least one clip: by default the unweighted mean over clips."""
         scores = [self.score(clip) for clip in clips]
         return {value.name: float(np.mean([score[value.name] for score in scores])) for value in self.values}

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
+from syncdiff.evaluate.pairs import ClipPair, Faces
 from syncdiff.evaluate.syncnet import SyncNet
+from syncdiff.pipeline.detect import MEAN_SHAPE
 from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
+from syncdiff.pipeline.records import ClipError
 
 SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
 
@@ -69,3 +73,47 @@ def tone(seconds: float = 1.0, rate_hz: int = 16000) -> list[str]:
     """ffmpeg input: noise of changing loudness."""
     noise = f"anoisesrc=duration={seconds}:sample_rate={rate_hz}:seed=1:amplitude=0.3"
     return ["-f", "lavfi", "-i", f"{noise},tremolo=f=4"]
+
+
+class StillFootage:
+    """Stands for a video of one repeated picture, whose face (dlib's mean shape) is known."""
+
+    def __init__(self, frame: np.ndarray, frames: int, face: bool, sound: np.ndarray | None = None) -> None:
+        self.frame, self.num_frames, self.has_face = frame, frames, face
+        self.size_px = (frame.shape[1], frame.shape[0])
+        self._sound = sound
+
+    def frames(self) -> Iterator[np.ndarray]:
+        return (self.frame for _ in range(self.num_frames))
+
+    @property
+    def speaker(self) -> Faces:
+        if not self.has_face:
+            raise ClipError("track", "no-face", "no face found")
+        width, height = self.size_px
+        side = 0.6 * min(width, height)
+        shape = MEAN_SHAPE * side + np.array([width - side, height - side]) / 2
+        return Faces(
+            np.ones(self.num_frames, bool), np.tile(shape.astype(np.float32), (self.num_frames, 1, 1))
+        )
+
+    def face_like(self, other: Faces) -> Faces:
+        return self.speaker
+
+    @property
+    def sound(self) -> np.ndarray:
+        if self._sound is None:
+            raise ClipError("media", "no-sound", "the file holds no sound")
+        return self._sound
+
+
+class StillPair:
+    """A pair of still pictures of one size with the same face."""
+
+    def __init__(self, made: np.ndarray, true: np.ndarray, *, frames: int = 2, face: bool = True) -> None:
+        generated, reference = StillFootage(made, frames, face), StillFootage(true, frames, face)
+        self.pair = ClipPair("still", generated, reference, generated)  # type: ignore[arg-type]
+        faces = reference.speaker if face else None
+        if faces is not None:
+            self.mouth_centre_px = np.rint(faces.landmarks_px[0, 48:68].mean(axis=0)).astype(int)
+            self.face_box_px = np.rint(faces.boxes_px[0]).astype(int)
