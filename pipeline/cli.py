@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_what_is_missing
 from syncdiff.pipeline.cli_tools import add_tools
 from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
 from syncdiff.pipeline.estimate import estimate
@@ -86,6 +87,12 @@ def prepare(
     ray_address: Annotated[
         str | None, typer.Option(help="A running Ray cluster, such as auto or ray://head:10001.")
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--avhubert", help="AV-HuBERT checkpoint: adds its features (more: `features avhubert`)."
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first N clips.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, time and size; write nothing.")
@@ -108,7 +115,13 @@ def prepare(
         _show_estimate(listing, settings, workers)
         return
     root = out_dir or Path("data") / layout
-    _prepare(listing, settings, root, workers, ray_address, overwrite, retry_rejects)
+    load = None if checkpoint is None else avhubert_loader(checkpoint)
+    manifest = _prepare(listing, settings, root, workers, ray_address, overwrite, retry_rejects)
+    _summary(root, manifest)
+    if load is not None:
+        add_features(root, load, workers, 0.0, ray_address)
+    elif not any(name.startswith("avhubert") for name in manifest["features"]):
+        say_what_is_missing(root)
 
 
 _EXAMPLES = """Prepare {about}.
@@ -165,7 +178,7 @@ def _prepare(
     ray_address: str | None,
     overwrite: bool,
     retry_rejects: bool,
-) -> None:
+) -> dict[str, Any]:
     # Ray takes a second to import; commands that only read should not wait for it.
     from syncdiff.pipeline.run import RunError, Work, connect, prepare_shards
 
@@ -194,8 +207,7 @@ def _prepare(
                 sys.exit(show.FAILED)
         elif not run.paths.manifest.is_file():
             out.print("all shards are there already", highlight=False)
-        manifest = run.finish(listing.rejects)
-    _summary(root, manifest)
+        return run.finish(listing.rejects)
 
 
 def _summary(root: Path, manifest: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.cli_features import features_app
 from syncdiff.pipeline.report import print_summary, summarise, write_report
 from syncdiff.pipeline.sample import make_sample
 from syncdiff.pipeline.store import open_dataset
@@ -36,6 +37,7 @@ def add_tools(app: typer.Typer) -> None:
     app.command("sample", rich_help_panel="First steps")(sample)
     app.command("inspect", rich_help_panel="Look at a data set")(inspect)
     app.command("verify", rich_help_panel="Look at a data set")(verify_command)
+    app.add_typer(features_app, name="features", rich_help_panel="Use a data set")
     app.add_typer(export_app, name="export", rich_help_panel="Use a data set")
     app.add_typer(weights_app, name="weights", rich_help_panel="Weights")
 
@@ -169,3 +171,37 @@ def weights_verify(name: Annotated[str, typer.Argument(help="A name from `weight
     else:
         out.print(f"{found.path}: [red]not the published file[/]\n{escape(how_to_get(found.entry))}")
         sys.exit(show.FAILED)
+
+
+@weights_app.command("convert")
+def weights_convert(
+    checkpoint: Annotated[Path, typer.Argument(help="An AV-HuBERT checkpoint of fairseq (.pt).")],
+    target: Annotated[Path | None, typer.Argument(help="[default: beside it, .safetensors]")] = None,
+) -> None:
+    """Write a checkpoint as .safetensors with its configuration: loads faster, and is preferred from then on.
+
+    Nothing in the checkpoint is executed. Example: `syncdiff-prep weights convert large_vox_iter5.pt`
+    """
+    from syncdiff.pipeline.checkpoint import CheckpointError, convert
+
+    try:
+        written = convert(checkpoint, target)
+    except CheckpointError as error:
+        out.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(show.FAILED)
+    out.print(f"written: {escape(str(written))}", highlight=False, soft_wrap=True)
+
+
+@weights_app.command("untrained")
+def weights_untrained(
+    target: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+) -> None:
+    """Write a tiny AV-HuBERT with random weights, to try the whole path without the published ones.
+
+    Its features mean nothing, and everything made with them says so.
+    """
+    from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = make_tiny_checkpoint(target)
+    out.print(f"untrained checkpoint: {escape(str(written))}", highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Preparing shards on Ray: the only file of the pipeline that knows of it.
+"""Shards and features on Ray: the only file of the pipeline that knows of it.
 
 One task makes one shard from decode to Parquet; what passes between processes is a plan, a result and counts,
 never a frame. The driver watches: a worker that dies or stands still costs one clip, not the run.
@@ -12,15 +12,16 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import ray
 from ray.exceptions import (
     NodeDiedError,
     OutOfMemoryError,
+    RayActorError,
     RayTaskError,
     TaskCancelledError,
     WorkerCrashedError,
@@ -30,6 +31,9 @@ from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import Run, ShardPlan, ShardResult
 from syncdiff.pipeline.prepare import Job, prepare_shard
 from syncdiff.pipeline.records import ClipError
+
+if TYPE_CHECKING:
+    from syncdiff.pipeline.extractors import Extractor
 
 POLL_S = 0.25
 CONNECT_S = 5.0
@@ -196,10 +200,68 @@ def prepare_shards(
                 _blame(ray.get(monitor.lost.remote(plan.name)), error, crashes, refused)
                 waiting.append(plan)
             except RayTaskError as error:
-                raise RunError(_explain(plan, error)) from error
+                raise RunError(_explain(plan.name, error)) from error
         progress = ray.get(monitor.snapshot.remote())
         on_progress(progress)
         _stop_stuck(running, progress, still_s)
+
+
+class ExtractorActor:
+    """A process that loads an extractor once and makes shard after shard of features with it."""
+
+    def __init__(self, load: Callable[[], Extractor], monitor: Any) -> None:
+        from syncdiff.pipeline.feature_pass import extract_shard  # PyTorch: not for every driver
+
+        self._extract = partial(extract_shard, extractor=load())
+        self._monitor = monitor
+
+    def extract(self, root: Path, shard: str) -> None:
+        watch = RemoteWatch(self._monitor, shard)
+        watch.begin("")
+        self._extract(root, shard, beat=watch.beat)
+        watch.end(None)
+
+
+def extract_shards(
+    root: Path,
+    shards: Sequence[str],
+    load: Callable[[], Extractor],
+    gpus_per_worker: float = 0.0,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> None:
+    """Make these shards of features with a pool of actors; `clips` of the progress counts shards.
+
+    As many actors as there are shares of a GPU, or cores where no GPU is asked for; one thread each, since
+    batches side by side use cores better than threads within one. An actor that dies is replaced, once for
+    a shard.
+    """
+    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    actor: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(ExtractorActor)
+    resources = ray.cluster_resources()
+    places = resources.get("GPU", 0.0) / gpus_per_worker if gpus_per_worker else resources.get("CPU", 1.0)
+    idle = [actor.remote(load, monitor) for _ in range(max(1, min(int(places), len(shards))))]
+    waiting = deque(shards)
+    running: dict[Any, tuple[Any, str]] = {}
+    crashes: Counter[str] = Counter()
+    while waiting or running:
+        while waiting and idle:
+            worker, shard = idle.pop(), waiting.popleft()
+            running[worker.extract.remote(root, shard)] = (worker, shard)
+        ready, _ = ray.wait(list(running), timeout=POLL_S)
+        for reference in ready:
+            worker, shard = running.pop(reference)
+            try:
+                ray.get(reference)
+                idle.append(worker)
+            except RayTaskError as error:
+                raise RunError(_explain(shard, error)) from error
+            except RayActorError as error:
+                crashes[shard] += 1
+                if crashes[shard] > 1:
+                    raise RunError(f"the extractor's process died twice at shard {shard}: {error}") from error
+                waiting.append(shard)
+                idle.append(actor.remote(load, monitor))
+        on_progress(ray.get(monitor.snapshot.remote()))
 
 
 def _window() -> int:
@@ -230,8 +292,8 @@ def _stop_stuck(running: Mapping[Any, ShardPlan], progress: Progress, still_s: f
             ray.cancel(reference, force=True)
 
 
-def _explain(plan: ShardPlan, error: RayTaskError) -> str:
+def _explain(shard: str, error: RayTaskError) -> str:
     cause = error.cause if isinstance(error.cause, Exception) else error
     if isinstance(cause, OSError):
-        return f"shard {plan.name} could not be written: {cause}; make room or mend the disk, then run again"
-    return f"shard {plan.name} failed: {type(cause).__name__}: {cause}"
+        return f"shard {shard} could not be written: {cause}; make room or mend the disk, then run again"
+    return f"shard {shard} failed: {type(cause).__name__}: {cause}"

@@ -1,0 +1,190 @@
+"""`syncdiff-prep features`: a trained network's features beside the clips, made once, used by any model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from syncdiff.pipeline import console as show
+from syncdiff.pipeline.plan import locked, write_manifest
+from syncdiff.pipeline.store import StorePaths, read_manifest
+from syncdiff.pipeline.weights import entry_named
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import; `syncdiff-prep --help` should not
+    from syncdiff.pipeline.extractors import Extractor
+
+out = Console()
+err = Console(stderr=True)
+
+Dtype = Annotated[Literal["float16", "float32"], typer.Option(help="Number type on disk.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")]
+Gpus = Annotated[float, typer.Option(min=0, max=1, help="Share of a GPU for each process; 0: CPU.")]
+Address = Annotated[str | None, typer.Option(help="A running Ray cluster.")]
+Data = Annotated[Path, typer.Argument(help="A prepared data set.")]
+
+features_app = typer.Typer(
+    no_args_is_help=True, help="Add a network's features to a prepared data set; images are not touched."
+)
+
+
+@features_app.command("avhubert")
+def avhubert(
+    data: Data,
+    checkpoint: Annotated[
+        Path, typer.Option(help="AV-HuBERT checkpoint (.pt), or a converted .safetensors.")
+    ],
+    layer: Annotated[str, typer.Option(help="A layer from 1, `final` (normalised), or `all`.")] = "final",
+    modality: Annotated[
+        Literal["audio", "video", "both"], typer.Option(help="What the network is given.")
+    ] = "audio",
+    dtype: Dtype = "float16",
+    compute: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Number type while computing.")
+    ] = "float32",
+    workers: Workers = None,
+    gpus_per_worker: Gpus = 0.0,
+    ray_address: Address = None,
+) -> None:
+    """AV-HuBERT features at 25 a second.
+
+    Examples:
+
+    `syncdiff-prep features avhubert data/lrs2 --checkpoint large_vox_iter5.pt`
+
+    `syncdiff-prep features avhubert data/lrs2 --checkpoint base_vox_iter5.pt --layer 9 --modality both`
+    """
+    load = avhubert_loader(checkpoint, modality, layer, dtype, compute, gpus_per_worker)
+    add_features(data, load, workers, gpus_per_worker, ray_address)
+
+
+@features_app.command("speech")
+def speech(
+    data: Data,
+    model: Annotated[
+        Path, typer.Option(help="Folder of a saved transformers model (Whisper or wav2vec 2.0).")
+    ],
+    layer: Annotated[str, typer.Option(help="A hidden layer from 1, or `final`.")] = "final",
+    dtype: Dtype = "float16",
+    workers: Workers = None,
+    gpus_per_worker: Gpus = 0.0,
+    ray_address: Address = None,
+) -> None:
+    """Whisper or wav2vec 2.0 features at 25 a second (needs `pip install 'syncdiff[whisper]'`).
+
+    Example: `syncdiff-prep features speech data/lrs2 --model models/whisper-small`
+    """
+    load = partial(_load_speech, model.resolve(), layer, dtype, "cuda" if gpus_per_worker else "cpu")
+    add_features(data, load, workers, gpus_per_worker, ray_address)
+
+
+def avhubert_loader(
+    checkpoint: Path,
+    modality: Literal["audio", "video", "both"] = "audio",
+    layer: str = "final",
+    dtype: str = "float16",
+    compute: str = "float32",
+    gpus_per_worker: float = 0.0,
+) -> Callable[[], Extractor]:
+    """A function that loads the extractor in whatever process calls it."""
+    device = "cuda" if gpus_per_worker else "cpu"
+    return partial(_load_avhubert, checkpoint.resolve(), modality, layer, dtype, compute, device)
+
+
+def _load_avhubert(
+    checkpoint: Path,
+    modality: Literal["audio", "video", "both"],
+    layer: str,
+    dtype: str,
+    compute: str,
+    device: str,
+) -> Extractor:
+    import torch
+
+    from syncdiff.pipeline.extractors import load_avhubert
+
+    torch.set_num_threads(1)  # one process a core
+    return load_avhubert(
+        checkpoint, modality, _layer(layer), dtype=dtype, compute_dtype=compute, device=device
+    )
+
+
+def _load_speech(model: Path, layer: str, dtype: str, device: str) -> Extractor:
+    import torch
+
+    from syncdiff.pipeline.speech_models import load_speech_model
+
+    torch.set_num_threads(1)
+    chosen = _layer(layer)
+    if chosen == "all":
+        raise typer.BadParameter("`all` is for AV-HuBERT; give one layer")
+    return load_speech_model(model, chosen, dtype=dtype, device=device)
+
+
+def _layer(text: str) -> int | Literal["final", "all"]:
+    if text in ("final", "all"):
+        return text  # type: ignore[return-value]
+    if not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"--layer {text}: give a number from 1, `final` or `all`")
+    return int(text)
+
+
+def add_features(
+    data: Path,
+    load: Callable[[], Extractor],
+    workers: int | None = None,
+    gpus_per_worker: float = 0.0,
+    ray_address: str | None = None,
+) -> None:
+    """Make what is missing of an extractor's features, then write the manifest anew."""
+    from syncdiff.pipeline.checkpoint import CheckpointError
+    from syncdiff.pipeline.feature_pass import unfinished_shards
+    from syncdiff.pipeline.run import RunError, connect, extract_shards
+
+    read_manifest(data)
+    try:
+        extractor = load()
+    except (CheckpointError, ValueError, ImportError) as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(show.FAILED)
+    if extractor.describe()["untrained"]:
+        out.print("[yellow]these weights are untrained stand-ins: the features will mean nothing[/]")
+    paths = StorePaths(data)
+    with locked(paths):
+        shards = unfinished_shards(data, extractor)
+        if shards:
+            try:
+                connect(workers or show.available_cores(), ray_address)
+                with show.meter(out, len(shards), "shards") as meter:
+                    extract_shards(
+                        data.resolve(),
+                        shards,
+                        load,
+                        gpus_per_worker,
+                        lambda p: meter.show(p.clips, p.frames, 0),
+                    )
+            except RunError as error:
+                err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+                sys.exit(show.FAILED)
+        write_manifest(paths)
+    out.print(f"features {extractor.id}: {len(shards)} shards made", highlight=False)
+
+
+def say_what_is_missing(data: Path) -> None:
+    """After a preparation without a checkpoint: which file would add AV-HuBERT features, and how."""
+    entry = entry_named("avhubert-base")
+    command = f"syncdiff-prep features avhubert {data} --checkpoint {entry.file}"
+    lines = (
+        "AV-HuBERT features were not made: they need a checkpoint, which may not be shipped.",
+        f"  file: {entry.file} (or another size); {entry.licence}",
+        f"  published at: {entry.published_at}",
+        f"  then: {command}",
+    )
+    for line in lines:
+        out.print(escape(line), highlight=False, soft_wrap=True)
