@@ -18,7 +18,7 @@ LAYER_NORM_EPS = 1e-5  # torch.nn.functional.layer_norm's default
 
 # Steps (of 40 ms) in one batch: on a CPU enough to keep the products efficient while the activations still
 # fit the caches (measured by tests/benchmarks/bench_avhubert.py), on a GPU enough to fill it
-MAX_STEPS_CPU, MAX_STEPS_GPU = 1_000, 16_000
+MAX_STEPS_CPU, MAX_STEPS_GPU = 500, 16_000
 
 
 def prepare_audio(pcm16: I16, num_frames: int, *, layer_norm: bool = True) -> tuple[F32, int]:

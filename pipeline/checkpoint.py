@@ -254,7 +254,11 @@ def _about(path: Path) -> dict[str, Any]:
             about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
     except (OSError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
-    return about if isinstance(about, dict) else {}
+    types = {"config": dict, "source_name": str, "source_sha256": str, "source_bytes": int, "untrained": bool}
+    fits = isinstance(about, dict) and all(isinstance(about.get(key), type_) for key, type_ in types.items())
+    if about != {} and not fits:
+        raise CheckpointError(f"{path} has metadata that this program did not write")
+    return dict(about)
 
 
 def _is_made_from(converted: Path, original: Path) -> bool:

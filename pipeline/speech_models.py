@@ -41,7 +41,7 @@ class SpeechModel:
     them.
     """
 
-    model: torch.nn.Module
+    model: Any  # of transformers, which says nothing of types
     kind: str
     name: str
     sha256: str
@@ -158,11 +158,12 @@ def _hidden(output: Any, layer: int | Literal["final"]) -> torch.Tensor:
 def _whisper_steps(model: Any, pcm16: I16, layer: int | Literal["final"]) -> F32:
     """Steps of 20 ms, in windows as long as the model takes (30 s), each padded with silence as in its
     training."""
-    from transformers import WhisperFeatureExtractor
+    import transformers
 
     config = model.config
     window = config.max_source_positions * WHISPER_STEP_SAMPLES
-    mel = WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=window // SAMPLE_RATE_HZ)
+    make_mel: Any = transformers.WhisperFeatureExtractor
+    mel = make_mel(feature_size=config.num_mel_bins, chunk_length=window // SAMPLE_RATE_HZ)
     parts = []
     for start in range(0, len(pcm16), window):
         sound = pcm16[start : start + window].astype(np.float32) / 32768

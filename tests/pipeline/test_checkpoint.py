@@ -547,6 +547,13 @@ def test_safetensors_of_others_are_read_without_configuration(tmp_path: Path) ->
     assert torch.equal(checkpoint.state["w"], torch.ones(2))
 
 
+@pytest.mark.parametrize("about", ["[]", "3", '{"config": 1}', '{"config": {}}', "not JSON", '"text"'])
+def test_safetensors_with_foreign_metadata_of_our_name_are_refused(tmp_path: Path, about: str) -> None:
+    save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors", metadata={"syncdiff": about})
+    with pytest.raises(CheckpointError, match=r"a\.safetensors (has metadata|is damaged)"):
+        read_checkpoint(tmp_path / "a.safetensors")
+
+
 def small(path: Path) -> Path:
     state = {"w": torch.arange(1000.0), "b": torch.ones(3).half()}
     save_safetensors(Checkpoint(state, {"a": [1]}, "torch-zip", "x.pt", "0" * 64, 5, untrained=True), path)
