@@ -17,6 +17,7 @@ from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_wh
 from syncdiff.pipeline.cli_tools import add_tools
 from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
 from syncdiff.pipeline.estimate import estimate
+from syncdiff.pipeline.features import write_extractor_files
 from syncdiff.pipeline.layouts import LAYOUTS, LayoutError, Listing, read_layout
 from syncdiff.pipeline.plan import PlanError, Run, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
@@ -207,6 +208,7 @@ def _prepare(
                 sys.exit(show.FAILED)
         elif not run.paths.manifest.is_file():
             out.print("all shards are there already", highlight=False)
+        write_extractor_files(run.paths, config.features)
         return run.finish(listing.rejects)
 
 

@@ -66,8 +66,9 @@ def inspect(
 
     Example: `syncdiff-prep inspect data/lrs2`
     """
-    print_summary(out, summarise(open_dataset(data)))
-    report = write_report(data, sheets=sheets)
+    summary = summarise(open_dataset(data))
+    print_summary(out, summary)
+    report = write_report(data, sheets=sheets, summary=summary)
     out.print(f"report: {escape(str(report))}", highlight=False, soft_wrap=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ import numpy as np
 
 from syncdiff.pipeline.audio import logfbank, wav2lip_mel
 from syncdiff.pipeline.records import F32, FPS, I16, Features
+from syncdiff.pipeline.shards import write_atomic
+from syncdiff.pipeline.store import StorePaths
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,14 @@ def extract_features(pcm: I16 | None, num_frames: int, names: Sequence[str]) -> 
             values, added = fit_steps(values, steps)
         made.append(Features(name, values, spec.rate_hz, added))
     return tuple(made)
+
+
+def write_extractor_files(paths: StorePaths, names: Sequence[str]) -> None:
+    """extractor.json of each of these features."""
+    for name in names:
+        path = paths.extractor(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, json.dumps(SPECS[name].describe(), indent=1, sort_keys=True).encode())
 
 
 SPECS: dict[str, FeatureSpec] = {
