@@ -106,9 +106,10 @@ def find_encoder(checkpoint: Checkpoint) -> EncoderWeights:
         some = ", ".join(list(checkpoint.state)[:3])
         raise CheckpointError(f"{checkpoint.name} holds no AV-HuBERT encoder; its tensors begin with {some}")
     config = checkpoint.config if prefix == "" else _encoder_config(checkpoint.config)
-    model = config.get("model", config)  # an argparse Namespace has no sections
-    task = config.get("task", config)
-    if not isinstance(model, dict) or not _ENCODER_KEYS & model.keys():
+    flat = {"model": config, "task": config}  # an argparse Namespace has no sections
+    sections = config if "model" in config else flat
+    model, task = sections["model"], sections.get("task")
+    if not isinstance(model, dict) or not (model.get("_name") == "av_hubert" or _ENCODER_KEYS & model.keys()):
         raise CheckpointError(f"{checkpoint.name} does not say how its encoder is built")
     state = {n.removeprefix(prefix): tensor for n, tensor in checkpoint.state.items() if n.startswith(prefix)}
     return EncoderWeights(state, model, task if isinstance(task, dict) else {}, checkpoint)

@@ -632,6 +632,7 @@ def test_flat_argparse_configurations_are_found() -> None:
     flat = {"encoder_layers": 12, "normalize": True}
     found = find_encoder(encoder_checkpoint("", flat))
     assert found.model == found.task == flat
+    assert find_encoder(encoder_checkpoint("", {"model": {"_name": "av_hubert"}})).task == {}
     found = find_encoder(encoder_checkpoint("w2v_encoder.w2v_model.", {"w2v_args": flat}))
     assert found.model == flat
     assert list(found.state) == ["encoder.layers.0.self_attn.q_proj.weight"]
