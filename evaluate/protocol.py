@@ -21,19 +21,22 @@ Region = Literal["frame", "face", "mouth"]
 class Protocol:
     """What fixes the figures.
 
-    reference: what a reference is to its generated clip. "ground-truth": the same clip, to be reproduced frame by
-    frame. "picture": where the picture was taken from while the sound came from elsewhere; it has no right
-    mouth to compare with. sound: which file's sound is taken, unless a list names a third. fps: frame rate at
-    which everything is compared. tracker: face tracking backend. metrics: those that make sense here.
-    lse: how LSE is computed, never two ways in one report. lse_fps: rate to which clips are brought before
-    it; `auto` takes their own. lse_min_track_frames: shortest track of `syncnet-tracks`. regions: for PSNR
-    and SSIM. lpips_region, fid_region: for those. lmd_face_px: side of the face to which landmark distances
-    are scaled. avhubert: the weights of AVS. aggregation: how a method's value is made from its clips.
+    reference: what a reference is to its generated clip. "ground-truth": the same clip, to be reproduced
+    frame by frame. "picture": the clip that the picture was taken from, while the sound came from elsewhere;
+    it has no right mouth to compare with. lines: what a list's lines hold, "files" (`generated, reference[,
+    sound]`) or "pairs" (`<sound clip> <picture clip>`, as Wav2Lip's lists do). sound: which file's sound is
+    taken, unless a list names a third. fps: frame rate at which everything is compared. tracker: face
+    tracking backend. metrics: those that make sense here. lse: how LSE is computed, never two ways in one
+    report. lse_fps: rate to which clips are brought before it; `auto` takes their own. lse_min_track_frames:
+    shortest track of `syncnet-tracks`. regions: for PSNR and SSIM. lpips_region, fid_region: for those.
+    lmd_face_px: side of the face to which landmark distances are scaled. avhubert: the weights of AVS.
+    aggregation: how a method's value is made from its clips.
     """
 
     name: str = ""
     about: str = ""
     reference: Literal["ground-truth", "picture"] = "ground-truth"
+    lines: Literal["files", "pairs"] = "files"
     sound: Literal["generated", "reference"] = "generated"
     fps: int = FPS
     tracker: Literal["dlib", "face-alignment"] = "dlib"
@@ -73,14 +76,15 @@ def protocol_names() -> list[str]:
 def load_protocol(name: str, **overrides: Any) -> Protocol:
     """The protocol of this name, or of a YAML file at this path; overrides replace single settings.
 
-    Raises ConfigError for an unknown name or key, a wrong type, or a file that cannot be read.
+    A file's protocol keeps `.yaml` in its name, so that it is never taken for one that papers share. Raises
+    ConfigError for an unknown name or key, a wrong type, or a file that cannot be read.
     """
     resource = files("syncdiff.configs") / f"{PREFIX}{name}.yaml"
     if name in protocol_names():
         where, text = resource.name, resource.read_text("utf-8")
     elif name.endswith((".yaml", ".yml")):
         where, text = name, _read(Path(name))
-        name = Path(name).stem
+        name = Path(name).name
     else:
         known = ", ".join(protocol_names())
         raise ConfigError(f"no protocol {name!r}; there are {known}, or give a .yaml file")
