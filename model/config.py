@@ -153,6 +153,8 @@ class DataConfig:
     identity: Literal["random", "ranked"] = (
         "random"  # any other frame of the clip (paper), or the store's ranking
     )
+    mirror: bool = True  # show half of the samples mirrored
+    light: float = 0.0  # vary the light: standard deviation of the logarithm of a sample's RGB gains
     frames_per_clip: int = 8  # samples drawn from a clip each time it is visited
     window: int = 4  # row groups open at once per worker, among whose samples the order is shuffled
     workers: int = 2  # loader processes per rank; 0 loads in the training process
@@ -160,9 +162,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(
             self.frames_per_clip >= 1 and self.window >= 1,
-            "data: frames_per_clip and window must be 1 or more",
+            "loader: frames_per_clip and window must be 1 or more",
         )
-        _require(self.workers >= 0, "data.workers: must be 0 or more")
+        _require(self.workers >= 0 and self.light >= 0, "loader: workers and light must be 0 or more")
 
 
 @dataclass(frozen=True)

@@ -151,46 +151,73 @@ class Stream:
             epoch += 1
 
 
-def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[tuple[int, int, int, bool]]:
-    """Choose the samples of a clip's visit: (target, identity, pose or -1, hears)."""
+@dataclass(frozen=True)
+class Choice:
+    """Which frames of a clip make a sample, and how they are shown. pose is -1 for none."""
+
+    target: int
+    identity: int
+    pose: int
+    hears: bool = True
+    mirrored: bool = False
+    gains: tuple[float, ...] = (1.0, 1.0, 1.0)  # of red, green and blue
+
+
+def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Choice]:
+    """Choose the samples of a clip's visit; they follow from the seed, the epoch and the row."""
     rng = np.random.default_rng([config.seed, epoch, row, 1])
-    frames = clip.num_frames
+    frames, loader = clip.num_frames, config.loader
     pose_index, ranked = clip.column("pose_index"), clip.column("identity_index")
     chosen = []
-    for _ in range(config.loader.frames_per_clip):
+    for _ in range(loader.frames_per_clip):
         target, other = int(rng.integers(frames)), int(rng.integers(1, frames))
         identity = (target + other) % frames  # any frame but the target
-        if config.loader.identity == "ranked" and (best := ranked[target][ranked[target] >= 0]).size:
+        if loader.identity == "ranked" and (best := ranked[target][ranked[target] >= 0]).size:
             identity = int(best[other % len(best)])
         pose = int(pose_index[target])
         if rng.random() < config.model.pose.drop or config.model.pose.bottleneck == "off":
             pose = -1
-        chosen.append((target, identity, pose, rng.random() >= config.model.audio.drop))
+        hears = bool(rng.random() >= config.model.audio.drop)
+        mirrored = loader.mirror and bool(rng.random() < 0.5)
+        gains = np.exp(loader.light * (rng.standard_normal() + 0.3 * rng.standard_normal(3)))
+        chosen.append(Choice(target, identity, pose, hears, mirrored, tuple(gains.tolist())))
     return chosen
 
 
-def read_samples(
-    clip: ClipView, config: TrainConfig, spec: AudioSpec, choice: list[tuple[int, int, int, bool]]
-) -> list[Sample]:
+def read_samples(clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: list[Choice]) -> list[Sample]:
     """Decode what the chosen samples of a clip need: each frame once, and no other."""
     size = config.model.resolution
-    wanted = sorted(
-        {frame for target, identity, pose, _ in choice for frame in (target, identity, pose)} - {-1}
-    )
+    wanted = sorted({frame for c in chosen for frame in (c.target, c.identity, c.pose)} - {-1})
     faces = dict(zip(wanted, resize_faces(clip.frames(wanted), size), strict=True))
-    targets = [target for target, *_ in choice]
+    faces[-1] = np.zeros((size, size, 3), np.uint8)
+    targets = [c.target for c in chosen]
     masks = resize_masks(clip.masks(targets), size)
-    sound = audio_windows(
-        clip_audio(clip, spec), spec, config.model.audio.window, np.array(targets, np.float64)
-    )
-    nothing = np.zeros((size, size, 3), np.uint8)
+    times = np.array(targets, np.float64)
+    sound = audio_windows(clip_audio(clip, spec), spec, config.model.audio.window, times)
     return [
         Sample(
-            faces[target], masks[i], faces[identity], faces.get(pose, nothing), pose >= 0,
-            sound[i], hears, f"{clip.clip_id}:{target}",
+            target=_shown(faces[c.target], c),
+            mask=mask[:, ::-1] if c.mirrored else mask,
+            identity=_shown(faces[c.identity], c),
+            pose=_shown(faces[c.pose], c),
+            has_pose=c.pose >= 0,
+            audio=heard,
+            hears=c.hears,
+            name=f"{clip.clip_id}:{c.target}",
         )
-        for i, (target, identity, pose, hears) in enumerate(choice)
-    ]  # fmt: skip
+        for c, mask, heard in zip(chosen, masks, sound, strict=True)
+    ]
+
+
+def _shown(face: U8, choice: Choice) -> U8:
+    """The face [N,N,3], mirrored and lit as chosen: each pixel on its own, so nothing leaves the mask."""
+    if choice.mirrored:
+        face = face[:, ::-1]
+    if choice.gains == (1.0, 1.0, 1.0):
+        return face
+    levels = np.arange(256)[:, None] * np.array(choice.gains)
+    table = np.minimum(levels + 0.5, 255).astype(np.uint8)
+    return np.stack([table[face[..., c], c] for c in range(3)], axis=-1)
 
 
 def collate(samples: list[Sample]) -> Batch:

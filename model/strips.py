@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from syncdiff.model.audio import AudioSpec
 from syncdiff.model.config import TrainConfig
-from syncdiff.model.data import Batch, collate, read_samples, trainable_rows
+from syncdiff.model.data import Batch, Choice, collate, read_samples, trainable_rows
 from syncdiff.model.diffusion import sample
 from syncdiff.model.run import Run
 from syncdiff.model.space import prepare, to_uint8
@@ -55,6 +55,6 @@ def _frames(config: TrainConfig, spec: AudioSpec, root: Path) -> Batch:
         clip = dataset[row]
         pose, frames = clip.column("pose_index"), clip.num_frames
         targets = np.unique(np.linspace(0, frames - 1, FRAMES).round().astype(int))
-        choice = [(int(t), int((t + frames // 2) % frames), int(pose[t]), True) for t in targets]
+        choice = [Choice(int(t), int((t + frames // 2) % frames), int(pose[t])) for t in targets]
         samples += read_samples(clip, config, spec, choice)
     return collate(samples)

@@ -1,0 +1,110 @@
+"""The configuration: what it refuses, what it reads, and that every file in configs/ loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from syncdiff.model.config import ConfigError, differences, from_mapping, load_config, to_mapping
+
+CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("train-*.yaml"))
+
+
+def test_defaults_make_sense_and_survive_a_round_trip() -> None:
+    config = from_mapping({})
+    assert from_mapping(to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ({"optm": {}}, "unknown key optm; did you mean optim?"),
+        ({"optim": {"learning_rate": 1}}, "unknown key optim.learning_rate"),
+        ({"model": {"pose": {"widht": 3}}}, "unknown key model.pose.widht; did you mean width?"),
+        ({"model": {"resolution": "128"}}, "model.resolution: expected int, got '128'"),
+        ({"model": {"resolution": 100}}, "model.resolution: 100 is not a multiple of 8"),
+        ({"model": {"space": "latents"}}, "model.space: 'latents' is none of pixel, latent"),
+        ({"model": {"space": "latent"}}, "space latent and autoencoder need one another"),
+        ({"model": {"audio": {"window": 4}}}, "audio.window: 4 is not odd"),
+        ({"model": {"audio": {"drop": 1.0}}}, "audio.drop"),
+        ({"model": {"audio": {"finetune_layers": 3}}}, "needs audio.checkpoint"),
+        ({"model": {"unet": {"channels": [60, 64], "attention": [True, True]}}}, "unet.channels: 60"),
+        (
+            {"model": {"unet": {"channels": [64], "attention": [True, True]}}},
+            "differ in their number of levels",
+        ),
+        ({"model": {"pose": {"noise": -1}}}, "pose.noise"),
+        ({"diffusion": {"zero_terminal_snr": True}}, "zero_terminal_snr needs v_prediction"),
+        ({"diffusion": {"sampling_steps": 1001}}, "sampling_steps: 1001"),
+        ({"diffusion": {"beta_start": 0.1, "beta_end": 0.01}}, "beta_start"),
+        ({"optim": {"lr": 0.0}}, "lr must be positive"),
+        ({"optim": {"ema_decay": 1.0}}, "ema_decay"),
+        ({"optim": {"steps": True}}, "optim.steps: expected int, got True"),
+        ({"loader": {"workers": -1}}, "workers"),
+        ({"log": {"keep": 0}}, "keep"),
+        ({"model": 3}, "model: expected a section"),
+    ],
+)
+def test_refused(mapping: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        from_mapping(mapping)
+    assert message in str(error.value)
+
+
+def test_off_and_no_are_words_not_booleans(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("model: {pose: {bottleneck: off}}\noptim: {precision: no}\n")
+    config = load_config(file)
+    assert config.model.pose.bottleneck == "off"
+    assert config.optim.precision == "no"
+
+
+def test_numbers_without_a_dot_are_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("optim: {lr: 1e-3}\n")
+    assert load_config(file).optim.lr == 1e-3
+
+
+def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
+    file = tmp_path / "c.yaml"
+    file.write_text("optim: {steps: 7}\n")
+    assert load_config(file, ["optim.steps=9", "model.audio.features=mel"]).optim.steps == 9
+    for wrong, message in (
+        ("optim.stesp=9", "did you mean steps?"),
+        ("optim.steps", "section.key=value"),
+        ("optim.steps.more=1", "is a value"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(file, [wrong])
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    for content, name in ((b"\xff\xfe\x00", "binary"), (b"a: [", "broken"), (b"- 1", "list")):
+        file = tmp_path / f"{name}.yaml"
+        file.write_bytes(content)
+        with pytest.raises(ConfigError, match=name):
+            load_config(file)
+    with pytest.raises(ConfigError, match="missing"):
+        load_config(tmp_path / "missing.yaml")
+
+
+def test_differences_name_the_leaves() -> None:
+    a, b = to_mapping(from_mapping({})), to_mapping(from_mapping({"optim": {"lr": 0.5}, "seed": 3}))
+    assert differences(a, b) == ["optim.lr: 0.0001 -> 0.5", "seed: 0 -> 3"]
+    assert differences(a, to_mapping(from_mapping({}))) == []
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_loads_and_opens_with_its_command(path: Path) -> None:
+    config = load_config(path)
+    head = path.read_text().split("\n\n")[0]
+    assert all(line.startswith("#") for line in head.splitlines())
+    assert f"syncdiff-train {path.name}" in head
+    assert "GiB" in head
+    assert config.data is None and config.out is None, "where data lies is not the configuration's business"
+
+
+def test_there_are_configs() -> None:
+    names = {path.stem for path in CONFIGS}
+    assert {"train-tiny", "train-lrs2", "train-256"} <= names

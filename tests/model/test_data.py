@@ -1,0 +1,253 @@
+"""Samples from the shards: which, in which order, from where on, and what of the shards is read for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from syncdiff.model import data
+from syncdiff.model.audio import (
+    AudioSpec,
+    audio_spec,
+    audio_windows,
+    clip_audio,
+    feature_statistics,
+    waveform_input,
+)
+from syncdiff.model.config import ConfigError, TrainConfig
+from syncdiff.model.data import (
+    Batch,
+    Choice,
+    Stream,
+    loader,
+    read_samples,
+    resize_faces,
+    resize_masks,
+    row_groups,
+    trainable_rows,
+)
+from syncdiff.pipeline.audio import logfbank
+from syncdiff.pipeline.store import open_dataset
+
+Tiny = Callable[..., TrainConfig]
+SPEC = AudioSpec("logfbank", 104, 25.0, 5)
+RELAXED = settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+def names(
+    config: TrainConfig, store: Path, count: int, position: int = 0, **ranks: int
+) -> list[tuple[str, ...]]:
+    batches = loader(config, str(store), SPEC, position=position, **ranks)
+    return [batch.names for batch in islice(batches, count)]
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    tensors = ("target", "mask", "identity", "pose", "has_pose", "audio", "hears")
+    return a.names == b.names and all(bool((getattr(a, n) == getattr(b, n)).all()) for n in tensors)
+
+
+def test_the_same_seed_gives_the_same_samples(store: Path, tiny: Tiny) -> None:
+    config = tiny()
+    first, again = (list(islice(loader(config, str(store), SPEC), 6)) for _ in range(2))
+    assert all(equal(a, b) for a, b in zip(first, again, strict=True))
+    other = names(replace(config, seed=1), store, 6)
+    assert other != [batch.names for batch in first]
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_any_position_can_be_resumed(workers: int, store: Path, tiny: Tiny) -> None:
+    config = tiny(loader={"workers": workers})
+    straight = names(config, store, 12)
+    for position in (1, 5, 8):
+        assert names(config, store, 12 - position, position) == straight[position:]
+
+
+def test_an_epoch_visits_every_clip_alike_and_then_differently(store: Path, tiny: Tiny) -> None:
+    config = tiny()  # 4 clips x 4 samples = 4 batches of 4
+    batches = names(config, store, 8)
+    epochs = [[name for batch in batches[i : i + 4] for name in batch] for i in (0, 4)]
+    for epoch in epochs:
+        assert set(Counter(name.split(":")[0] for name in epoch).values()) == {4}
+    assert epochs[0] != epochs[1]
+
+
+@RELAXED
+@given(
+    groups=st.lists(st.integers(1, 4), min_size=1, max_size=12),
+    streams=st.integers(1, 5),
+    per_clip=st.integers(1, 5),
+    window=st.integers(1, 4),
+    seed=st.integers(0, 9),
+)
+def test_streams_share_the_row_groups(
+    groups: list[int], streams: int, per_clip: int, window: int, seed: int, tiny: Tiny
+) -> None:
+    config = tiny(loader={"frames_per_clip": per_clip, "window": window}, seed=seed)
+    rows = iter(range(99))
+    layout = [[next(rows) for _ in range(count)] for count in groups]
+    parts = [Stream(layout, config, s, streams) for s in range(streams)]
+    dealt = [tuple(group) for part in parts for group in part.mine(0)]
+    if len(groups) >= streams:
+        assert sorted(dealt) == sorted(map(tuple, layout)), "each row group belongs to exactly one stream"
+    assert all(part.mine(0) for part in parts), "no stream is without work"
+    for part in parts:
+        samples = [sample for block in part.blocks(1) for sample in block]
+        assert len(samples) == part.samples(1) == len(set(samples))
+
+
+@RELAXED
+@given(position=st.integers(0, 200), seed=st.integers(0, 5))
+def test_a_stream_starts_anywhere(position: int, seed: int, tiny: Tiny) -> None:
+    config = tiny(loader={"frames_per_clip": 3, "window": 2}, seed=seed)
+    stream = Stream([[0, 1], [2], [3, 4, 5], [6]], config, 0, 2)
+
+    def endless(start: int) -> list[tuple[int, tuple[int, int]]]:
+        blocks = stream.from_position(start)
+        return list(islice(((epoch, one) for epoch, block in blocks for one in block), 220 - start))
+
+    assert endless(position) == endless(0)[position:]
+
+
+def test_ranks_read_different_clips(store: Path, tiny: Tiny) -> None:
+    config = tiny()
+    seen = [
+        {name.split(":")[0] for batch in names(config, store, 2, rank=rank, world=2) for name in batch}
+        for rank in range(2)
+    ]
+    assert seen[0] and seen[1] and not seen[0] & seen[1]
+
+
+def test_only_the_frames_of_the_samples_are_decoded(
+    store: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = open_dataset(store, "train")[0]
+    decoded: list[int] = []
+    original = type(clip).frames
+    monkeypatch.setattr(
+        type(clip), "frames", lambda self, indices: decoded.extend(indices) or original(self, indices)
+    )
+    read_samples(clip, tiny(), SPEC, [Choice(3, 9, 2), Choice(4, 9, 3), Choice(5, 1, -1)])
+    assert sorted(decoded) == [1, 2, 3, 4, 5, 9]
+
+
+def test_a_sample_holds_the_frames_it_names(store: Path, tiny: Tiny) -> None:
+    clip = open_dataset(store, "train")[1]
+    config = tiny(model={"resolution": 48})
+    [sample, mirrored] = read_samples(clip, config, SPEC, [Choice(7, 2, 6), Choice(7, 2, -1, mirrored=True)])
+    frames = clip.frames([7, 2, 6])
+    for got, true in zip((sample.target, sample.identity, sample.pose), frames, strict=True):
+        assert np.array_equal(got, true)
+    assert np.array_equal(sample.mask, clip.masks([7])[0])
+    assert np.array_equal(mirrored.target, frames[0][:, ::-1])
+    assert np.array_equal(mirrored.mask, sample.mask[:, ::-1])
+    assert not mirrored.has_pose and not mirrored.pose.any()
+    features = clip.features("logfbank")
+    assert features is not None
+    assert np.array_equal(sample.audio, features[5:10])
+
+
+def test_light_scales_all_pictures_alike(store: Path, tiny: Tiny) -> None:
+    clip = open_dataset(store, "train")[0]
+    config = tiny(model={"resolution": 48})
+    plain, lit = read_samples(clip, config, SPEC, [Choice(7, 2, 6), Choice(7, 2, 6, gains=(0.5, 1.0, 1.5))])
+    for a, b in ((plain.target, lit.target), (plain.identity, lit.identity), (plain.pose, lit.pose)):
+        expected = np.minimum(a * np.array([0.5, 1.0, 1.5]) + 0.5, 255).astype(np.uint8)
+        assert np.array_equal(b, expected)
+
+
+def test_clips_without_sound_are_left_out(
+    make_store: Callable[..., Path], tmp_path: Path, tiny: Tiny
+) -> None:
+    root = make_store(tmp_path, {"train": [12, 12, 1, 12]}, silent=(1,))
+    dataset = open_dataset(root, "train")
+    assert trainable_rows(dataset) == [0, 3]
+    assert row_groups(dataset, [0, 3]) == [[0], [3]]
+    with pytest.raises(ConfigError, match="no sound"):
+        clip_audio(dataset[1], SPEC)
+
+
+def test_row_groups_follow_the_shard(make_store: Callable[..., Path], tmp_path: Path) -> None:
+    root = make_store(tmp_path, {"train": [12] * 5}, rows_per_group=2)
+    assert row_groups(open_dataset(root, "train"), [0, 1, 2, 3, 4]) == [[0, 1], [2, 3], [4]]
+
+
+def test_missing_features_are_named_with_what_to_do(store: Path, tiny: Tiny) -> None:
+    dataset = open_dataset(store, "train")
+    with pytest.raises(ConfigError, match=r"no features 'avhubert'; it has logfbank, mel; add them with"):
+        audio_spec(tiny(model={"audio": {"features": "avhubert"}}).model.audio, dataset)
+    with pytest.raises(ConfigError, match="choose one of these"):
+        audio_spec(tiny(model={"audio": {"features": "deepspeech"}}).model.audio, dataset)
+    assert audio_spec(tiny().model.audio, dataset) == SPEC
+    assert audio_spec(tiny(model={"audio": {"features": "mel"}}).model.audio, dataset).steps == 16
+
+
+def test_a_mel_window_is_wav2lips() -> None:
+    """Wav2Lip's frames i to i + 4 hear 16 steps from int(80 i / 25); ours are centred, so i = t - 2."""
+    mel = np.arange(400, dtype=np.float32)[:, None]
+    spec = AudioSpec("mel", 1, 80.0, 16)
+    cut = audio_windows(mel, spec, 5, np.arange(2.0, 60.0))
+    for frame, window in zip(range(2, 60), cut, strict=True):
+        start = int(80.0 * ((frame - 2) / 25.0))
+        assert window[:, 0].tolist() == list(range(start, start + 16))
+
+
+def test_windows_repeat_the_ends_and_follow_other_rates() -> None:
+    values = np.arange(10, dtype=np.float32)[:, None]
+    spec = AudioSpec("logfbank", 1, 25.0, 5)
+    cut = audio_windows(values, spec, 5, np.array([0.0, 9.0, 30.0, 4.4]))[..., 0]
+    assert cut.tolist() == [[0, 0, 0, 1, 2], [7, 8, 9, 9, 9], [9] * 5, [2, 3, 4, 5, 6]]
+
+
+def test_waveform_windows_are_zero_beyond_the_clip() -> None:
+    values = np.ones((10, 104), np.float32)
+    spec = AudioSpec("waveform", 104, 25.0, 9)
+    cut = audio_windows(values, spec, 5, np.array([1.0, 8.0]))
+    assert (cut != 0).any(axis=2).tolist() == [[False] * 3 + [True] * 6, [True] * 6 + [False] * 3]
+
+
+def test_waveforms_are_read_from_the_shards(store: Path, tiny: Tiny) -> None:
+    clip = open_dataset(store, "train")[0]
+    spec = AudioSpec("waveform", 104, 25.0, 51)
+    pcm = clip.audio()
+    assert pcm is not None
+    assert np.array_equal(clip_audio(clip, spec), logfbank(pcm)[: clip.num_frames])
+    assert len(waveform_input(pcm)) == clip.num_frames
+
+
+def test_statistics_are_those_of_the_split(store: Path) -> None:
+    dataset = open_dataset(store, "train")
+    mean, std = feature_statistics(dataset, SPEC, [0, 1, 2, 3])
+    everything = np.concatenate([clip_audio(clip, SPEC) for clip in dataset])
+    assert np.allclose(mean, everything.mean(axis=0), atol=1e-3)
+    assert np.allclose(std, everything.std(axis=0), atol=1e-3)
+
+
+@RELAXED
+@given(size=st.integers(8, 80), seed=st.integers(0, 99))
+def test_a_resized_mask_covers_all_that_the_mask_touched(size: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = np.zeros((1, 48, 48), np.bool_)
+    y, x = rng.integers(0, 40, 2)
+    mask[0, y : y + rng.integers(1, 30), x : x + rng.integers(1, 30)] = True
+    face = rng.integers(0, 256, (1, 48, 48, 3)).astype(np.uint8)
+    other = np.where(mask[..., None], 255 - face, face)
+    small = resize_masks(mask, size)
+    outside = ~small[0]
+    assert np.array_equal(resize_faces(face, size)[0][outside], resize_faces(other, size)[0][outside])
+
+
+def test_workers_do_not_spin_up_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr(data.cv2, "setNumThreads", calls.append)
+    data._single_thread(0)
+    assert calls == [0]
