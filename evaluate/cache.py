@@ -1,0 +1,107 @@
+"""Statistics of clips, kept by content: what was computed from the same bytes in the same way is not computed again.
+
+An entry's name is a hash of everything that its content depends on: the bytes of the generated video, of the
+reference and of the sound; the metric, its version and settings; the bytes of its weights; the versions of
+the programs between a file and its statistics; and the kind of device. A change in any of these is another
+name, so nothing stale is ever served, and entries of an earlier state are found again when it comes back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from syncdiff.evaluate.metric import Statistics
+from syncdiff.pipeline.probe import probe
+from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.shards import sha256_file
+
+FORMAT = 1
+_ERROR = "__error__"
+_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an entry depends on; `folder` groups entries for people who look at the cache."""
+
+    folder: str
+    facts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Hex SHA-256 of the facts."""
+        text = json.dumps({"format": FORMAT, **self.facts}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Cache:
+    """Entries in files of their own below a folder, each written whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: Key) -> Path:
+        name = key.name
+        return self.folder / key.folder / name[:2] / f"{name}.npz"
+
+    def load(self, key: Key) -> Statistics | ClipError | None:
+        """What is kept under a key; None where there is nothing, or it is damaged."""
+        return load_entry(self.path(key))
+
+    def save(self, key: Key, content: Statistics | ClipError) -> Path:
+        """Keep statistics, or the reason why there are none. Raises OSError."""
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            with part.open("wb") as file:
+                np.savez(file, **_arrays(content))  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return path
+
+
+def load_entry(path: Path) -> Statistics | ClipError | None:
+    """The content of an entry's file; None where it is not there, or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as entry:
+            arrays = {name: entry[name] for name in entry.files}
+        if _ERROR in arrays:
+            stage, reason, detail = json.loads(arrays[_ERROR].tobytes())
+            return ClipError(stage, reason, detail)
+    except _UNREADABLE:
+        return None
+    return arrays
+
+
+def file_digest(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes. Raises ClipError("media", ...) for what is no readable file."""
+    if not path.is_file():
+        probe(path)  # says what it is instead
+    try:
+        return sha256_file(path)
+    except OSError as error:
+        raise ClipError("media", "read-error", f"{error.strerror or error}", transient=True) from error
+
+
+def _arrays(content: Statistics | ClipError) -> dict[str, Any]:
+    if isinstance(content, ClipError):
+        text = json.dumps([content.stage, content.reason, content.detail])
+        return {_ERROR: np.frombuffer(text.encode(), np.uint8)}
+    for name, array in content.items():
+        if np.asarray(array).dtype.hasobject:
+            raise TypeError(f"statistics must be plain arrays; {name} holds objects")
+    return dict(content)
