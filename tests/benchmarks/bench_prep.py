@@ -30,19 +30,28 @@ from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
 from syncdiff.pipeline.layouts import Listing, read_layout
 from syncdiff.pipeline.plan import Run, RunIdentity, plan_shards
 from syncdiff.pipeline.probe import probe
+from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run import Work, connect, prepare_shards
 from syncdiff.pipeline.versions import versions
 
 
 def link_clips(clips: Path, folder: Path, size_px: tuple[int, int], copies: int) -> int:
     """Link every clip of this size `copies` times; how many different ones there were."""
-    chosen = [p for p in sorted(clips.iterdir()) if p.suffix in (".mp4", ".avi", ".mpg")]
-    chosen = [p for p in chosen if (i := probe(p)) and (i.width_px, i.height_px) == size_px]
+    chosen = [p for p in sorted(clips.rglob("*")) if p.suffix in (".mp4", ".avi", ".mpg")]
+    chosen = [p for p in chosen if _size(p) == size_px]
     for copy in range(copies):
         (folder / str(copy)).mkdir(parents=True)
-        for path in chosen:
-            (folder / str(copy) / path.name).symlink_to(path.resolve())
+        for number, path in enumerate(chosen):
+            (folder / str(copy) / f"{number}{path.suffix}").symlink_to(path.resolve())
     return len(chosen)
+
+
+def _size(path: Path) -> tuple[int, int] | None:
+    try:
+        info = probe(path)
+    except ClipError:
+        return None
+    return info.width_px, info.height_px
 
 
 @contextmanager
@@ -135,8 +144,8 @@ def main() -> None:
                 frames, wall, spent = prepare(listing, folder / str(repeat), options.config)
                 rates.append(frames / wall)
                 efficiencies.append(frames / spent)
-                print(f"{frames} frames in {wall:.1f} s: {rates[-1]:.0f} frames/s on {options.workers} workers, "
-                      f"{efficiencies[-1]:.0f} frames per processor second")  # fmt: skip
+                print(f"{frames} frames in {wall:.1f} s: {rates[-1]:.0f} frames/s on {options.workers} "
+                      f"workers, {efficiencies[-1]:.0f} frames per processor second")  # fmt: skip
         ray.shutdown()
     print(f"frames/s median {statistics.median(rates):.0f} ({min(rates):.0f} to {max(rates):.0f}); "
           f"per processor second {statistics.median(efficiencies):.0f}")  # fmt: skip
