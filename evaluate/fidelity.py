@@ -154,7 +154,7 @@ def ssim(a: U8, b: U8) -> float:
     for top in range(0, height - rim, SSIM_BAND_ROWS):
         rows = slice(top, top + SSIM_BAND_ROWS + rim)
         total += float(_ssim_map(a[rows].astype(np.float64), b[rows].astype(np.float64)).sum())
-    return total / ((height - rim) * (width - rim) * a.shape[2])
+    return float(total / ((height - rim) * (width - rim) * a.shape[2]))
 
 
 def _ssim_map(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:

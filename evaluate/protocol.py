@@ -29,7 +29,8 @@ class Protocol:
     tracking backend. metrics: those that make sense here. lse: how LSE is computed, never two ways in one
     report. lse_fps: rate to which clips are brought before it; `auto` takes their own. lse_min_track_frames:
     shortest track of `syncnet-tracks`. regions: for PSNR and SSIM. lpips_region, fid_region: for those.
-    lmd_face_px: side of the face to which landmark distances are scaled. avhubert: the weights of AVS.
+    lmd_face_px: side of the face to which landmark distances are scaled. avhubert: the weights of AVS. identity: "dlib", or the path of another face network (see
+    `syncdiff.evaluate.identity`).
     aggregation: how a method's value is made from its clips.
     """
 
@@ -49,6 +50,7 @@ class Protocol:
     fid_region: Region = "face"
     lmd_face_px: int = 256
     avhubert: str = "avhubert-base"
+    identity: str = "dlib"
     aggregation: Literal["mean-over-clips"] = "mean-over-clips"
 
     def __post_init__(self) -> None:

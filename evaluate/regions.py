@@ -50,7 +50,7 @@ def whole_boxes(boxes_px: F32, size_px: tuple[int, int]) -> I32:
 
     All zero where there was none, or where less than half of one lies inside the picture.
     """
-    known = np.isfinite(boxes_px).all(axis=1)
+    known = np.isfinite(boxes_px.sum(axis=1))
     whole = np.rint(np.where(known[:, None], boxes_px, 0)).astype(np.int32)
     inside = np.clip(whole, 0, np.array([*size_px, *size_px], np.int32))
     enough = np.greater_equal(2 * _area(inside), np.maximum(_area(whole), 1)).reshape(-1, 1)

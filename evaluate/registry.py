@@ -6,10 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncdiff.evaluate.correlation import AvCorrelation
 from syncdiff.evaluate.fidelity import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
+from syncdiff.evaluate.identity import DlibEmbedder, Identity, TorchScriptEmbedder
+from syncdiff.evaluate.landmarks import LandmarkDistance
 from syncdiff.evaluate.lipsync import LipSync
 from syncdiff.evaluate.metric import Metric
 from syncdiff.evaluate.protocol import Protocol
+from syncdiff.evaluate.sharpness import Sharpness
+from syncdiff.evaluate.stability import Stability
 from syncdiff.evaluate.syncnet import SyncNet, load_original
 
 
@@ -46,8 +51,15 @@ def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
     return LipSync(network, fps=protocol.lse_fps)
 
 
+def make_identity(tools: Tools, protocol: Protocol) -> Metric:
+    if protocol.identity == "dlib":
+        return Identity(DlibEmbedder())
+    return Identity(TorchScriptEmbedder(Path(protocol.identity), tools.device))
+
+
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync),
+    "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
     "psnr": Entry(Psnr, lambda tools, protocol: Psnr()),
     "psnr_face": Entry(PsnrFace, lambda tools, protocol: PsnrFace()),
     "psnr_mouth": Entry(PsnrMouth, lambda tools, protocol: PsnrMouth()),
@@ -55,4 +67,8 @@ METRICS: Mapping[str, Entry] = {
     "ssim_face": Entry(SsimFace, lambda tools, protocol: SsimFace()),
     "ssim_mouth": Entry(SsimMouth, lambda tools, protocol: SsimMouth()),
     "talklip": Entry(TalkLip, lambda tools, protocol: TalkLip()),
+    "lmd": Entry(LandmarkDistance, lambda tools, protocol: LandmarkDistance(protocol.lmd_face_px)),
+    "identity": Entry(Identity, make_identity),
+    "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
+    "stability": Entry(Stability, lambda tools, protocol: Stability()),
 }

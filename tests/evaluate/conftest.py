@@ -117,3 +117,49 @@ class StillPair:
         if faces is not None:
             self.mouth_centre_px = np.rint(faces.landmarks_px[0, 48:68].mean(axis=0)).astype(int)
             self.face_box_px = np.rint(faces.boxes_px[0]).astype(int)
+
+
+class MovingFootage:
+    """Stands for a video of grey pictures, or of those given, with a face whose mouth opens as told."""
+
+    size_px = (200, 160)
+
+    def __init__(
+        self,
+        opening: np.ndarray,
+        sound: np.ndarray | None = None,
+        *,
+        frames: list[np.ndarray] | None = None,
+        faces: Faces | None = None,
+        face_share: float = 0.5,
+    ) -> None:
+        self.opening, self._sound = opening, sound
+        self._frames = frames or [np.full((160, 200, 3), 128, np.uint8)] * len(opening)
+        self.num_frames = len(opening)
+        side = face_share * 160
+        shapes = np.tile((MEAN_SHAPE * side + np.array([200 - side, 160 - side]) / 2), (len(opening), 1, 1))
+        eyes = np.hypot(*(MEAN_SHAPE[36:42].mean(axis=0) - MEAN_SHAPE[42:48].mean(axis=0))) * side
+        shapes[:, 61:64, 1], shapes[:, 65:68, 1] = shapes[:, 61:64, 1].mean(), shapes[:, 61:64, 1].mean()
+        shapes[:, 65:68, 0] = shapes[:, 61:64, 0][:, ::-1]
+        shapes[:, 65:68, 1] += (opening * eyes)[:, None]
+        self.faces = faces or Faces(np.ones(len(opening), bool), shapes.astype(np.float32))
+
+    def frames(self) -> Iterator[np.ndarray]:
+        return iter(self._frames)
+
+    @property
+    def speaker(self) -> Faces:
+        return self.faces
+
+    def face_like(self, other: Faces) -> Faces:
+        return self.faces
+
+    @property
+    def sound(self) -> np.ndarray:
+        if self._sound is None:
+            raise ClipError("media", "no-sound", "the file holds no sound")
+        return self._sound
+
+
+def pair_of(made: MovingFootage, true: MovingFootage | None = None) -> ClipPair:
+    return ClipPair("moving", made, true, made)  # type: ignore[arg-type]
