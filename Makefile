@@ -29,6 +29,25 @@ test: install  ## the tests (under 10 minutes on two cores)
 test-long: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
 
+# fairseq 0.12.2 needs an old Python, pip and setuptools; it is only asked for its answers.
+FAIRSEQ_PYTHON ?= python3.10
+test-fairseq: install .venv-fairseq/.installed  ## our AV-HuBERT encoder against fairseq's own (needs Python 3.10)
+	$(BIN)/python -m pytest -m fairseq tests/fairseq_oracle
+
+.venv-fairseq/.installed:
+	$(FAIRSEQ_PYTHON) -m venv .venv-fairseq
+	.venv-fairseq/bin/python -m pip install --quiet 'pip<24.1' 'setuptools<70' wheel
+	.venv-fairseq/bin/python -m pip install --quiet 'fairseq==0.12.2' 'torch==2.5.1' 'numpy==1.23.5'
+	touch $@
+
+BENCH_CLIPS ?= data/sample-raw/mvlrs_v1/main
+bench: install  ## speed and memory; BENCH_CLIPS=FOLDER for clips of your own
+	test -d $(BENCH_CLIPS) || $(BIN)/syncdiff-prep sample data/sample-raw
+	$(BIN)/python tests/benchmarks/bench_prep.py $(BENCH_CLIPS)
+	$(BIN)/python tests/benchmarks/bench_avhubert.py
+	$(BIN)/python tests/benchmarks/bench_lse.py $(BENCH_CLIPS)/astronaut/20001.mp4
+	$(BIN)/python tests/benchmarks/bench_loader.py
+
 quality: install typecheck  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
