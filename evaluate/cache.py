@@ -1,4 +1,4 @@
-"""Statistics of clips, kept by content: what was computed from the same bytes in the same way is not computed again.
+"""Statistics of clips, kept by content: what was computed from the same bytes in the same way is kept.
 
 An entry's name is a hash of everything that its content depends on: the bytes of the generated video, of the
 reference and of the sound; the metric, its version and settings; the bytes of its weights; the versions of
@@ -14,13 +14,14 @@ import os
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from syncdiff.evaluate.metric import Statistics
+from syncdiff.evaluate.records import Case
 from syncdiff.pipeline.probe import probe
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.shards import sha256_file
@@ -65,7 +66,7 @@ class Cache:
         part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
             with part.open("wb") as file:
-                np.savez(file, **_arrays(content))  # type: ignore[arg-type]
+                np.savez(file, **_arrays(content))
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
@@ -87,6 +88,41 @@ def load_entry(path: Path) -> Statistics | ClipError | None:
     return arrays
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """The files of a case as they were when hashed: role -> SHA-256 (None: there is no such file)."""
+
+    digests: Mapping[str, str | None]
+    stamps: tuple[tuple[Path, int, int], ...]
+
+    def unchanged(self) -> bool:
+        """Whether the files are still as they were, by size and time of change."""
+        try:
+            return self.stamps == tuple(_stamp(path) for path, _, _ in self.stamps)
+        except OSError:
+            return False
+
+    def without_reference(self) -> Inputs:
+        return replace(self, digests={**self.digests, "reference": None})
+
+
+def read_inputs(case: Case) -> Inputs:
+    """Hash a case's files. Raises ClipError("media", ...) for one that cannot be read."""
+    roles = {"generated": case.generated, "reference": case.reference, "sound": case.sound}
+    paths = dict.fromkeys(path for path in roles.values() if path is not None)
+    known = {}
+    stamps = []
+    for path in paths:
+        try:
+            stamps.append(_stamp(path))
+        except OSError:
+            stamps.append((path, 0, 0))  # what is wrong with it is said below
+        known[path] = file_digest(path)
+    return Inputs(
+        {role: None if path is None else known[path] for role, path in roles.items()}, tuple(stamps)
+    )
+
+
 def file_digest(path: Path) -> str:
     """Hex SHA-256 of a file's bytes. Raises ClipError("media", ...) for what is no readable file."""
     if not path.is_file():
@@ -95,6 +131,11 @@ def file_digest(path: Path) -> str:
         return sha256_file(path)
     except OSError as error:
         raise ClipError("media", "read-error", f"{error.strerror or error}", transient=True) from error
+
+
+def _stamp(path: Path) -> tuple[Path, int, int]:
+    status = path.stat()
+    return path, status.st_size, status.st_mtime_ns
 
 
 def _arrays(content: Statistics | ClipError) -> dict[str, Any]:

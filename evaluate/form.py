@@ -1,4 +1,4 @@
-"""How a generated clip and its reference differ in form; no figure of quality, but measured and kept like one."""
+"""How a generated clip and its reference differ in form: no figure of quality, but kept like one."""
 
 from __future__ import annotations
 

@@ -28,10 +28,11 @@ class Protocol:
     taken, unless a list names a third. fps: frame rate at which everything is compared. tracker: face
     tracking backend. metrics: those that make sense here. lse: how LSE is computed, never two ways in one
     report. lse_fps: rate to which clips are brought before it; `auto` takes their own. lse_min_track_frames:
-    shortest track of `syncnet-tracks`. regions: for PSNR and SSIM. lpips_region, fid_region: for those.
-    lmd_face_px: side of the face to which landmark distances are scaled. avhubert: the weights of AVS. identity: "dlib", or the path of another face network (see
-    `syncdiff.evaluate.identity`).
-    aggregation: how a method's value is made from its clips.
+    shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at. lpips_size_px: side to
+    which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face to which landmark
+    distances are scaled. identity: "dlib", or the path of another face network (see
+    `syncdiff.evaluate.identity`). avhubert: the weights of AVS. aggregation: how a method's value is made
+    from its clips, where its metric does not say otherwise.
     """
 
     name: str = ""
@@ -45,23 +46,21 @@ class Protocol:
     lse: Literal["wav2lip-lrs", "syncnet-tracks"] = "wav2lip-lrs"
     lse_fps: float | None = float(FPS)
     lse_min_track_frames: int = 100
-    regions: tuple[Region, ...] = ("frame", "face", "mouth")
     lpips_region: Region = "face"
+    lpips_size_px: int = 224
     fid_region: Region = "face"
     lmd_face_px: int = 256
-    avhubert: str = "avhubert-base"
     identity: str = "dlib"
+    avhubert: str = "avhubert-base"
     aggregation: Literal["mean-over-clips"] = "mean-over-clips"
 
     def __post_init__(self) -> None:
         if self.fps != FPS:
             raise ValueError(f"fps: clips are compared at {FPS} frames a second, got {self.fps}")
-        if self.lse_min_track_frames < 1 or self.lmd_face_px < 1:
-            raise ValueError("lse_min_track_frames and lmd_face_px must be 1 or more")
-        for key in ("metrics", "regions"):
-            names = getattr(self, key)
-            if len(set(names)) < len(names):
-                raise ValueError(f"{key}: each once, got {', '.join(names)}")
+        if self.lse_min_track_frames < 1 or self.lmd_face_px < 1 or self.lpips_size_px < 0:
+            raise ValueError("lse_min_track_frames, lmd_face_px: 1 or more; lpips_size_px: 0 or more")
+        if len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metrics: each once, got {', '.join(self.metrics)}")
 
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
