@@ -201,6 +201,7 @@ _STARTS = ((0.05, 0.04, 1.04), (-0.05, -0.04, 0.96))
 _HOG_FACE_PX = 88
 _HOG_MARGIN = 1.3
 _MMOD_MARGIN = 1.45
+_MMOD_LEAST_PX = 40  # its faces have 80 px; pictures of less than about 10 px make dlib fail
 _NO_FACE = -1.0
 
 
@@ -209,11 +210,11 @@ class DlibBackend:
 
     HOG: Dalal & Triggs 2005 with the max-margin training of King 2015; predictor: Kazemi & Sullivan 2014;
     MMOD: King 2015 on a small CNN. HOG and MMOD see faces from 80 px on the image they are given. The efforts
-    of `detect`: HOG on the image reduced to `search_side_px`; HOG on the image doubled or reduced to
-    `fine_side_px`, whichever is smaller; MMOD on the image reduced to `mmod_side_px`. Scores are HOG's
-    distance from its threshold (faces from the front about 1 to 3), for MMOD its confidence (0 to 1.1). Doubt
-    is the mean distance between two predictions from differing starts, in box sides (faces that fit: 0.003 to
-    0.02; cartoons 0.2).
+    of `detect`: HOG on the image reduced to `search_side_px`; HOG on the image doubled, or reduced to
+    `fine_side_px` if that is less; MMOD on the image doubled, or reduced to `mmod_side_px`. Scores are HOG's
+    distance from its threshold (1 to 3 for faces from the front), for MMOD its confidence (0 to 1.1). Doubt
+    is the mean distance between two predictions from differing starts, in box sides (0.003 to 0.02 where a
+    face fits, 0.2 on a cartoon).
 
     Raises ClipError("track", "model-missing") when the files of `face-recognition-models` are not there.
     """
@@ -232,7 +233,7 @@ class DlibBackend:
         self._mmod: dlib.cnn_face_detection_model_v1 | None = None
 
     def detect(self, frame: U8, effort: int = 0) -> Detections:
-        small, scale = fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort == 1 else 1.0)
+        small, scale = fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort else 1.0)
         grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
         if effort == 2:
             return _as_detections(*self._run_mmod(grey), scale)
@@ -279,6 +280,8 @@ class DlibBackend:
         return np.array([(p.x, p.y) for p in self._predictor(patch, box).parts()], np.float64)
 
     def _run_mmod(self, grey: U8) -> tuple[list[dlib.rectangle], list[float]]:
+        if min(grey.shape) < _MMOD_LEAST_PX:
+            return [], []
         if self._mmod is None:  # loaded late: most data sets never need it
             self._mmod = dlib.cnn_face_detection_model_v1(str(self._mmod_path))
         found = self._mmod(grey, 0)
