@@ -97,7 +97,8 @@ def match(
     )
     if lines is None and references is not None:
         references = _single(found, results, references)
-    search = _Search(protocol, references, (*results, list_file.parent if list_file else Path(), Path()))
+    beside_list = [list_file.parent] if list_file else []
+    search = _Search(protocol, references, (*results, *beside_list, Path.cwd()))
     for method in found.methods:
         if lines is not None:
             search.by_list(method, lines)

@@ -7,10 +7,12 @@ processes are paths and figures. A worker that dies or stands still costs the me
 from __future__ import annotations
 
 import math
+import platform
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -24,9 +26,28 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from syncdiff.evaluate.assemble import PoolJob, pooled_records
-from syncdiff.evaluate.records import Pooled
-from syncdiff.evaluate.scoring import CaseResult, Scorer, StorageError, Task, Work, failed_case
+from syncdiff.evaluate.assemble import (
+    PoolJob,
+    assemble,
+    index_outcomes,
+    is_mean,
+    pool_jobs,
+    pooled_mean,
+    pooled_records,
+)
+from syncdiff.evaluate.matching import Matched
+from syncdiff.evaluate.records import Evaluation, Pooled
+from syncdiff.evaluate.scoring import (
+    CaseResult,
+    Scorer,
+    StorageError,
+    Task,
+    Work,
+    computing_versions,
+    failed_case,
+)
+from syncdiff.evaluate.stored import StoredClip
+from syncdiff.evaluate.suite import Chosen
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run import Monitor, Progress, RemoteWatch, RunError, connect
 
@@ -187,3 +208,43 @@ def _stop_stuck(running: Mapping[Any, int], progress: Progress, still_s: float) 
         _, idle_s = progress.current.get(str(index), ("", 0.0))
         if idle_s > still_s:
             ray.cancel(reference, force=True)
+
+
+def run_evaluation(
+    work: Work,
+    matched: Matched,
+    chosen: Chosen,
+    rows: Mapping[Path, StoredClip],
+    settings: Mapping[str, Any],
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Evaluation:
+    """Score all clips and pool them. `connect` comes first; `rows` says how to write stored references.
+
+    Raises RunError.
+    """
+    tasks = []
+    for case in matched.cases:
+        paths = dict.fromkeys(path for path in (case.reference, case.sound) if path is not None)
+        files = tuple((path, rows[path]) for path in paths if path in rows)
+        tasks.append(Task(case, chosen.metrics, files))
+    results = score_cases(work, tasks, on_progress)
+    index = index_outcomes(results)
+    jobs = pool_jobs(index, chosen, matched.methods)
+    pooled = [
+        one for job in jobs if is_mean(job.metric) for one in pooled_records(job, pooled_mean(job, index))
+    ]
+    pooled += pool_sets(work, [job for job in jobs if not is_mean(job.metric)])
+    return assemble(
+        work.protocol, matched, chosen, results, pooled, versions=worker_versions(), settings=settings
+    )
+
+
+def worker_versions() -> dict[str, str]:
+    """Versions as a worker finds them, with the kind of device it computes on."""
+    remote: Any = ray.remote(num_cpus=1, num_gpus=gpu_share())(_versions_task)
+    found: dict[str, str] = ray.get(remote.remote())
+    return {**found, "python": platform.python_version(), "ray": ray.__version__}
+
+
+def _versions_task() -> dict[str, str]:
+    return computing_versions("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,283 @@
+"""The command `syncdiff-eval`: generated videos in, tables and a report out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from syncdiff.evaluate.asked import Asked, check, default_folder, find_references
+from syncdiff.evaluate.matching import Matched, match
+from syncdiff.evaluate.methods import MatchError, NothingFoundError
+from syncdiff.evaluate.protocol import Protocol, load_protocol
+from syncdiff.evaluate.published import Comparison, comparable
+from syncdiff.evaluate.records import Evaluation
+from syncdiff.evaluate.stored import StoredClip
+from syncdiff.pipeline import console as show
+from syncdiff.pipeline.config import ConfigError
+from syncdiff.pipeline.page import visible
+from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.store import StoreError
+from syncdiff.pipeline.weights import WeightsError
+
+if TYPE_CHECKING:
+    from syncdiff.evaluate.suite import Chosen
+
+out = Console()
+err = Console(stderr=True)
+MOST_LISTED = 10
+HELP = """Score generated videos: lip-sync, picture quality, identity and more, in one table with intervals.
+
+RESULTS are folders of videos, flat or nested. Several are a method each; one is a method, or holds methods as
+sub-folders: those whose files have the names of the references (or, without references, mostly the same
+names). Names are paths below the folder, without suffix; a.avi belongs to a.mp4.
+
+Examples:
+
+`syncdiff-eval results/` — what needs no reference: lip-sync, sharpness
+
+`syncdiff-eval results/ --reference /raw/lrs2/mvlrs_v1/main` — all metrics; sub-folders may be methods
+
+`syncdiff-eval ours/ wav2lip/ --reference real/ --compare-published lrs2` — side by side, papers' beside them
+
+`syncdiff-eval results/ --data data/lrs2 --split test` — results of syncdiff-generate --data data/lrs2
+
+`syncdiff-eval results/ --protocol unsynced --list filelists/lrs2.txt` — Wav2Lip's pairs; no ground truth
+
+`syncdiff-eval results/ --reference real/ --metrics lse,psnr --dry-run` — what would be done
+
+Running the same command again, or with more metrics or methods, computes only what is new.
+"""
+
+
+def main() -> None:
+    """Entry point: declared failures end with a sentence and an exit code, not with a traceback."""
+    app = typer.Typer(
+        add_completion=False,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.command(name="syncdiff-eval", help=HELP)(evaluate)
+    try:
+        app()
+    except (MatchError, ConfigError, StoreError, WeightsError) as error:
+        _say_error(error)
+        sys.exit(show.WRONG_USAGE)
+    except KeyboardInterrupt:
+        err.print("stopped; what is scored is kept, and the same command continues")
+        sys.exit(show.INTERRUPTED)
+    except (NothingFoundError, ClipError, OSError) as error:
+        _say_error(error)
+        sys.exit(show.FAILED)
+
+
+def evaluate(
+    results: Annotated[list[Path], typer.Argument(help="Folders of generated videos; only read.")],
+    reference: Annotated[
+        Path | None, typer.Option("--reference", "-r", help="Folder of the references; only read.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared data set whose rows are the references.")
+    ] = None,
+    raw: Annotated[
+        Path | None, typer.Option(help="With --data: its raw data set, for results that are full pictures.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="With --data: only this split.")] = None,
+    list_file: Annotated[
+        Path | None, typer.Option("--list", help="Lines `generated, reference[, sound]`, or a pairs list.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option("--protocol", "-p", help="reconstruction, unsynced, cross, or a YAML file.")
+    ] = "reconstruction",
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", "-m", help="Only these, separated by commas.")
+    ] = None,
+    lse: Annotated[
+        Literal["wav2lip-lrs", "syncnet-tracks"] | None, typer.Option(help="How LSE is computed.")
+    ] = None,
+    one_method: Annotated[
+        bool | None,
+        typer.Option("--one-method/--sub-folders", help="What sub-folders of a single RESULTS are."),
+    ] = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", "-o", help="For the report.  [default: eval/NAMES-PROTOCOL]")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="For what is kept between runs.  [default: cache beside --out]")
+    ] = None,
+    compare_published: Annotated[
+        str | None, typer.Option(help="Papers' figures on this data set beside yours: lrs2 or lrs3.")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Method that the others are compared with.  [default: the first]")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=0, help="Clips shown with pictures in report.html.")] = 18,
+    rank_by: Annotated[str | None, typer.Option(help="Value that says which clips those are.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes.  [default: all cores]")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="A running Ray cluster, such as auto or ray://head:10001.")
+    ] = None,
+    unverified_weights: Annotated[
+        bool,
+        typer.Option(
+            "--unverified-weights", help="Use weights that are not the published; every table says so."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
+    ] = False,
+) -> None:
+    settings = load_protocol(protocol, **({"lse": lse} if lse else {}))
+    published = _published(compare_published, settings)
+    results = [path.absolute() for path in results]
+    target = (out_dir or default_folder(results, settings)).absolute()
+    asked = Asked(
+        results=tuple(results),
+        reference=_absolute(reference),
+        data=_absolute(data),
+        raw=_absolute(raw),
+        split=split,
+        list_file=_absolute(list_file),
+        sub_folders=None if one_method is None else not one_method,
+        metrics=None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip()),
+        unverified_weights=unverified_weights,
+        out_dir=target,
+        cache=_absolute(cache) or target.parent / "cache",
+    )
+    check(asked, out_is_chosen=out_dir is not None)
+    matched, rows = _match(asked, settings)
+    _announce(settings, matched)
+    if baseline is not None and baseline not in matched.methods:
+        raise MatchError(f"no method {baseline!r}; there are {', '.join(matched.methods)}")
+    chosen = _choose(asked, settings, matched, rank_by)
+    if dry_run or not chosen.metrics:
+        out.print(
+            f"{'would compute' if dry_run else 'can compute'}: {', '.join(chosen.metrics) or 'nothing'}"
+        )
+        for one in chosen.not_computed:
+            out.print(f"not computed: {one.metric}: {escape(one.detail)}", highlight=False, soft_wrap=True)
+        raise typer.Exit(0 if chosen.metrics else show.FAILED)
+    evaluation = _score(asked, settings, matched, chosen, rows, workers, ray_address)
+    _report(evaluation, target, published, baseline, clips, rank_by)
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """Workers may run in another folder."""
+    return None if path is None else path.absolute()
+
+
+def _match(asked: Asked, protocol: Protocol) -> tuple[Matched, dict[Path, StoredClip]]:
+    references, rows = find_references(asked)
+    matched = match(
+        asked.results,
+        protocol,
+        references,
+        asked.list_file,
+        sub_folders=asked.sub_folders,
+        leave_out=asked.out_dir,
+    )
+    return matched, rows
+
+
+def _choose(asked: Asked, protocol: Protocol, matched: Matched, rank_by: str | None) -> Chosen:
+    # Metrics bring PyTorch and more with them; help and wrong usage should not wait for it.
+    from syncdiff.evaluate.registry import METRICS
+    from syncdiff.evaluate.suite import choose_metrics
+
+    chosen = choose_metrics(
+        protocol,
+        asked.metrics,
+        has_references=any(case.reference for case in matched.cases),
+        allow_unverified=asked.unverified_weights,
+    )
+    values = [value.name for name in chosen.metrics for value in METRICS[name].metric.values]
+    if rank_by is not None and rank_by not in values:
+        raise MatchError(f"--rank-by: no value {rank_by!r}; there are {', '.join(values)}")
+    return chosen
+
+
+def _published(dataset: str | None, protocol: Protocol) -> tuple[Comparison, ...]:
+    if dataset is None:
+        return ()
+    try:
+        return comparable(dataset, protocol.name, protocol.lse)
+    except ValueError as error:
+        raise MatchError(f"--compare-published: {error}") from error
+
+
+def _announce(protocol: Protocol, matched: Matched) -> None:
+    """What was found, and what has no partner."""
+    for note in matched.notes:
+        out.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
+    given = {method: sum(case.method == method for case in matched.cases) for method in matched.methods}
+    with_reference = sum(case.reference is not None for case in matched.cases)
+    counts = ", ".join(f"{method} {number:,}" for method, number in given.items())
+    line = f"{len(matched.cases):,} videos ({counts}), {with_reference:,} with reference"
+    out.print(escape(f"protocol {protocol.name}: {line}"), highlight=False, soft_wrap=True)
+    for one in matched.unmatched[:MOST_LISTED]:
+        where = f"{one.method}: " if one.method else ""
+        text = visible(f"{where}{one.name}: {one.reason}")
+        out.print(f"  no partner ({one.side}): {escape(text)}", highlight=False, soft_wrap=True)
+    if len(matched.unmatched) > MOST_LISTED:
+        more = len(matched.unmatched) - MOST_LISTED
+        out.print(f"  ... and {more:,} more without partner, all in metrics.json", highlight=False)
+
+
+def _score(
+    asked: Asked,
+    protocol: Protocol,
+    matched: Matched,
+    chosen: Chosen,
+    rows: dict[Path, StoredClip],
+    workers: int | None,
+    ray_address: str | None,
+) -> Evaluation:
+    # Ray and PyTorch take seconds to import; help and wrong usage should not wait for them.
+    from syncdiff.evaluate.run import RunError, connect, run_evaluation
+    from syncdiff.evaluate.scoring import Work
+
+    work = Work(protocol, chosen.weights, asked.cache)
+    try:
+        connect(workers or show.available_cores(), ray_address)
+        with show.meter(out, len(matched.cases)) as meter:
+            return run_evaluation(
+                work,
+                matched,
+                chosen,
+                rows,
+                asked.to_dict(),
+                lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values())),
+            )
+    except RunError as error:
+        _say_error(error)
+        raise typer.Exit(show.FAILED) from error
+
+
+def _report(
+    evaluation: Evaluation,
+    folder: Path,
+    published: tuple[Comparison, ...],
+    baseline: str | None,
+    clips: int,
+    rank_by: str | None,
+) -> None:
+    """Print the tables and write the files; exit code 1 where nothing was scored."""
+    from syncdiff.evaluate.report import print_report, write_report
+
+    print_report(out, evaluation, published, baseline)
+    files = write_report(evaluation, folder, published, baseline, clips=clips, rank_by=rank_by)
+    page = next(file for file in files if file.suffix == ".html")
+    out.print(
+        f"report: {escape(str(page))}   all files: {escape(str(folder))}", highlight=False, soft_wrap=True
+    )
+    if not evaluation.scores and not any(one.values for one in evaluation.pooled):
+        _say_error(NothingFoundError("nothing could be scored; the reasons are above"))
+        raise typer.Exit(show.FAILED)
+
+
+def _say_error(error: Exception) -> None:
+    err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
