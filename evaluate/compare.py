@@ -9,7 +9,14 @@ from syncdiff.evaluate.published import Comparison
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.tables import Results, clips_text
 
-_TITLES = {"lse_d": "LSE-D ↓", "lse_c": "LSE-C ↑", "psnr": "PSNR ↑", "ssim": "SSIM ↑", "fid": "FID ↓", "lmd": "LMD ↓"}
+_TITLES = {
+    "lse_d": "LSE-D ↓",
+    "lse_c": "LSE-C ↑",
+    "psnr": "PSNR ↑",
+    "ssim": "SSIM ↑",
+    "fid": "FID ↓",
+    "lmd": "LMD ↓",
+}
 WITHHELD = "withheld"
 
 
@@ -25,7 +32,7 @@ class Line:
 
 @dataclass(frozen=True)
 class PublishedTable:
-    """Lines under the same heads. notes: every withheld figure with its reason, and what else must be said."""
+    """Lines under the same heads. notes: each withheld figure with its reason, and what else must be said."""
 
     dataset: str
     keys: tuple[str, ...]
@@ -53,7 +60,9 @@ def published_table(
         }
         cells = {key: column.text(one.mean) for key, (column, one) in own.items() if one is not None}
         counts = sorted({one.clips for _, one in own.values() if one is not None})
-        over = clips_text(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]} clips" if counts else ""
+        over = (
+            clips_text(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]} clips" if counts else ""
+        )
         lines.append(Line(method, f"yours, {over}" if over else "yours", True, cells))
     for one in published:
         cells = {key: f"{one.values[key]:g}" if key in one.values else WITHHELD for key in one.row.values}
@@ -67,8 +76,8 @@ def _notes(
 ) -> list[str]:
     name, lse = evaluation.protocol.get("name"), evaluation.protocol.get("lse")
     notes = [
-        f"Yours: protocol {name}, LSE {lse}, mean over all clips that each method has. Published figures are over "
-        "the whole test set; yours can be compared with them only if your clips are that set."
+        f"Yours: protocol {name}, LSE {lse}, mean over all clips that each method has. Published figures are "
+        "over the whole test set; yours can be compared with them only if your clips are that set."
     ]
     for one in published:
         reasons: dict[str, list[str]] = {}

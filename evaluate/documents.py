@@ -1,4 +1,4 @@
-"""The tables for papers and notes: Markdown and LaTeX (booktabs). Every text that came from a file is escaped."""
+"""The tables for papers and notes: Markdown and LaTeX (booktabs). Texts that came from files are escaped."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from syncdiff.evaluate.compare import PublishedTable
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.tables import Block, Results, dropped, interval_text
+from syncdiff.evaluate.tables import Block, Results, difference_text, dropped, interval_text
 from syncdiff.pipeline.page import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$=-])")
@@ -41,12 +41,14 @@ def markdown(evaluation: Evaluation, results: Results, published: PublishedTable
         lines += [f"## Difference from {escape_markdown(str(results.baseline))}", ""]
         rows = []
         for one in results.differences:
-            text = " ".join(interval_text(one.column, one.interval)).strip()
-            cells = [one.method, one.column.head, text, str(one.interval.clips), one.verdict]
+            cells = [one.method, one.column.head, difference_text(one), str(one.interval.clips), one.verdict]
             rows.append([escape_markdown(cell) for cell in cells])
         heads = ["method", "value", "difference [95 %]", "clips", ""]
         lines += _markdown_table(heads, rows, first_left=2)
-        lines += ["Clip by clip, over the clips that both have. Intervals are not corrected for being many.", ""]
+        lines += [
+            "Clip by clip, over the clips that both have. Intervals are not corrected for being many.",
+            "",
+        ]
     if published is not None:
         lines += [f"## Published figures, {escape_markdown(published.dataset)}", ""]
         heads = ["", *(published.heads[key] for key in published.keys), "source"]
@@ -62,9 +64,7 @@ def markdown(evaluation: Evaluation, results: Results, published: PublishedTable
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(
-    block: Block, bold: str, escape: Callable[[str], str], with_interval: str
-) -> Iterable[list[str]]:
+def _rows(block: Block, bold: str, escape: Callable[[str], str], with_interval: str) -> Iterable[list[str]]:
     for method in block.methods:
         cells = [escape(method)]
         for column in block.columns:
@@ -101,8 +101,7 @@ def latex(evaluation: Evaluation, results: Results, published: PublishedTable | 
     if results.differences:
         rows = []
         for one in results.differences:
-            text = " ".join(interval_text(one.column, one.interval)).strip()
-            cells = [one.method, one.column.head, text, str(one.interval.clips), one.verdict]
+            cells = [one.method, one.column.head, difference_text(one), str(one.interval.clips), one.verdict]
             rows.append([escape_latex(cell) for cell in cells])
         notes = [f"Difference from {results.baseline}, clip by clip, over the clips that both have."]
         heads = ["method", "value", "difference [95 %]", "clips", ""]
@@ -112,13 +111,17 @@ def latex(evaluation: Evaluation, results: Results, published: PublishedTable | 
         columns = "l" + "r" * len(published.keys) + "l"
         rows = _published_rows(published, escape_latex)
         parts += _latex_table(heads, rows, published.notes, "published", columns)
-    parts += [f"% {visible(one.metric)} was not computed: {visible(one.reason)}" for one in evaluation.not_computed]
+    parts += [
+        f"% {visible(one.metric)} was not computed: {visible(one.reason)}" for one in evaluation.not_computed
+    ]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def _protocol_notes(results: Results) -> list[str]:
     """Of all blocks: the protocol once, and whatever names unverified weights."""
-    found = dict.fromkeys(n for b in results.blocks for n in b.notes if n.startswith(("Protocol", "UNVERIFIED")))
+    found = dict.fromkeys(
+        n for b in results.blocks for n in b.notes if n.startswith(("Protocol", "UNVERIFIED"))
+    )
     return list(found)
 
 

@@ -1,4 +1,4 @@
-"""What programs read: metrics.json with all that is known, and per_clip.parquet and .csv with a row per clip."""
+"""What programs read: metrics.json with all that is known, per_clip.parquet and .csv with a row a clip."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO, StringIO
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,7 +25,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "|
 
 
 def metrics_json(evaluation: Evaluation, results: Results, published: PublishedTable | None) -> bytes:
-    """All settings, versions, weights, figures and what has none, as JSON; the same evaluation, the same bytes.
+    """All settings, versions, weights and figures, and what has none; the same evaluation, the same bytes.
 
     Means over the clips that all methods have are under `shared`, those over a method's own under `own`;
     an interval that cannot be given is null. Names that are not valid UTF-8 are percent-escaped.
@@ -144,7 +143,9 @@ def clip_rows(evaluation: Evaluation, results: Results) -> list[ClipRow]:
         if one.side != "generated" and one.method is not None:
             text = {"method": one.method, "clip": one.name, "status": "missing"}
             rows.append(ClipRow(text, None, {}, one.reason))
-    return sorted(rows, key=lambda row: (evaluation.methods.index(str(row.text["method"])), str(row.text["clip"])))
+    return sorted(
+        rows, key=lambda row: (evaluation.methods.index(str(row.text["method"])), str(row.text["clip"]))
+    )
 
 
 def per_clip_parquet(evaluation: Evaluation, results: Results) -> bytes:
@@ -170,7 +171,7 @@ def _known(text: str | None) -> str | None:
 
 
 def per_clip_csv(evaluation: Evaluation, results: Results) -> bytes:
-    """The same rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """The same rows as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it."""
     keys = [column.key for column in results.columns if column.metric.per_clip and not column.magnitude]
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -192,5 +193,3 @@ def harmless(text: str) -> str:
     """Text that no spreadsheet runs as a formula (OWASP, "CSV Injection")."""
     text = _text(text)
     return f"'{text}" if text.startswith(_FORMULA) or text[:1].isspace() else text
-
-

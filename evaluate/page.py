@@ -1,4 +1,4 @@
-"""`report.html`: one file that opens from disk, loads nothing, and runs no script but its own table sorter."""
+"""`report.html`: one file that opens from disk, loads nothing, and runs no script but its table sorter."""
 
 from __future__ import annotations
 
@@ -21,10 +21,19 @@ from syncdiff.evaluate.compare import WITHHELD, PublishedTable
 from syncdiff.evaluate.exports import ClipRow, clip_rows
 from syncdiff.evaluate.plots import MOST_DOTS, scatter, spread
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.strips import Chosen, Pictures, choose_clips, draw_clip, ranking_column
-from syncdiff.evaluate.tables import Column, Results, clips_text, dropped, interval_text, lse_name
+from syncdiff.evaluate.strips import Chosen, Pictures, choose_clips, draw_clips, ranking_column
+from syncdiff.evaluate.tables import (
+    Column,
+    Results,
+    clips_text,
+    difference_matrix,
+    difference_text,
+    dropped,
+    interval_text,
+    lse_name,
+)
 from syncdiff.pipeline.charts import histogram
-from syncdiff.pipeline.page import render
+from syncdiff.pipeline.page import render, visible
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.track import make_backend
 
@@ -88,7 +97,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Row:
-    """A clip of the table. numbers: (text, number) in the order of the columns, ("", None) where it has none."""
+    """A clip of the table. numbers: (text, number), one a column; ("", None) where it has none."""
 
     method: str
     clip: str
@@ -136,7 +145,9 @@ def make_page(
         rows=rows,
         total_rows=total,
         settings=_settings(evaluation),
+        matrix=difference_matrix(results),
         interval_text=interval_text,
+        difference_text=difference_text,
         dropped=dropped,
         lse=lse_name(evaluation),
         listed=LISTED,
@@ -220,7 +231,7 @@ def offset_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
             chart = histogram(
                 edges.tolist(),
                 counts,
-                label=f"{column.value.title} of {method}",
+                label=visible(f"{column.value.title} of {method}"),
                 unit="frames of 40 ms",
                 counted="clips",
                 median=(median, column.text(median)),
@@ -250,10 +261,11 @@ def show_clips(
         backend = make_backend(str(evaluation.protocol.get("tracker", "dlib")))
     except ClipError as error:
         return [(f"no pictures: {error.reason}: {error.detail}", [])]
-    shown = [
-        _show(evaluation, results, rank, one, draw_clip(one.case, backend, budget), folder) for one in chosen
+    pictures = draw_clips([one.case for one in chosen], backend, budget)
+    together = [
+        (one, _show(evaluation, results, rank, one, drawn, folder))
+        for one, drawn in zip(chosen, pictures, strict=True)
     ]
-    together = zip(chosen, shown, strict=True)
     return [
         (method, [one for _, one in members])
         for method, members in groupby(together, key=lambda pair: pair[0].case.method)
@@ -314,7 +326,10 @@ def _number(column: Column, number: float | None) -> tuple[str, float | None]:
 def _settings(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
     """Everything chosen and installed, as groups of (name, value)."""
     metrics = [
-        (one.name, f"version {one.version}; " + (", ".join(f"{k} {v}" for k, v in one.settings.items()) or "–"))
+        (
+            one.name,
+            f"version {one.version}; " + (", ".join(f"{k} {v}" for k, v in one.settings.items()) or "–"),
+        )
         for one in evaluation.metrics
     ]
     weights = [

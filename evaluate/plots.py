@@ -1,4 +1,4 @@
-"""Charts of scores as inline SVG: how they are spread, and one method against another. All text is escaped."""
+"""Charts of scores as inline SVG: their spread, and one method against another. All text is escaped."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ EDGE = 14  # room beside the plotting area
 NAME_PX, BAND_PX, GAP_PX = 15, 20, 9
 AXIS_PX = 34
 SQUARE = 300
-LEFT = 46
+LEFT, TOP, RIGHT = 46, 26, 22  # of the square
 LONGEST_NAME = 46
 
 
 def spread(methods: Mapping[str, NDArray[np.float64]], *, label: str, unit: str) -> Markup:
-    """A band for each method: a dot a clip, the quartiles as a box, the median as a line, the mean as a diamond.
+    """A band for each method: clips as dots, quartiles as a box, the median as a line, the mean as a diamond.
 
     Of more than MOST_DOTS clips every so many-th in order of size is drawn, the extremes among them.
     """
@@ -64,10 +64,12 @@ def _band(values: NDArray[np.float64], low: float, high: float, top: int) -> Mar
     return box + Markup('<path class="dots" d="{}"/>').format(dots) + median + diamond
 
 
-def scatter(x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, x_name: str, y_name: str) -> Markup:
-    """A dot a clip, and the line on which both are the same. Of many, those that differ most and an even rest."""
+def scatter(
+    x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, x_name: str, y_name: str
+) -> Markup:
+    """A dot a clip, and the line on which both are the same. Of many clips, an even choice by difference."""
     low, high = _range([x, y])
-    base, right = SQUARE - AXIS_PX, SQUARE - EDGE
+    base, right = SQUARE - AXIS_PX, SQUARE - RIGHT
     order = np.argsort(y - x, kind="stable")
     kept = order[_evenly(len(order))]
 
@@ -75,7 +77,7 @@ def scatter(x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, x_nam
         return np.asarray(LEFT + (right - LEFT) * (values - low) / (high - low))
 
     def up(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(base - (base - EDGE) * (values - low) / (high - low))
+        return np.asarray(base - (base - TOP) * (values - low) / (high - low))
 
     places = zip(across(x[kept]).tolist(), up(y[kept]).tolist(), strict=True)
     dots = "".join(f"M{a:.1f} {b:.1f}h0" for a, b in places)
@@ -86,10 +88,12 @@ def scatter(x: NDArray[np.float64], y: NDArray[np.float64], *, label: str, x_nam
             Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>').format(LEFT, right, at, at)
         )
         parts.append(
-            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(LEFT - 5, at + 4, short(tick))
+            Markup('<text x="{}" y="{:.1f}" text-anchor="end">{}</text>').format(
+                LEFT - 5, at + 4, short(tick)
+            )
         )
     parts.append(
-        Markup('<line class="same" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, base, right, EDGE)
+        Markup('<line class="same" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, base, right, TOP)
     )
     parts.append(Markup('<path class="dots" d="{}"/>').format(dots))
     parts.append(Markup('<text class="unit" x="{}" y="{}">{}</text>').format(LEFT, 10, _cut(y_name)))
@@ -118,10 +122,14 @@ def _horizontal_axis(low: float, high: float, left: int, right: int, base: int, 
     for tick in nice_ticks(low, high, 5):
         at = left + (right - left) * (tick - low) / (high - low)
         parts.append(
-            Markup('<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(at, base, base + 4)
+            Markup('<line class="axis" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>').format(
+                at, base, base + 4
+            )
         )
         parts.append(
-            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(at, base + 16, short(tick))
+            Markup('<text x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                at, base + 16, short(tick)
+            )
         )
     middle = (left + right) / 2
     parts.append(

@@ -42,7 +42,7 @@ def write_report(
     clips: int = 18,
     rank_by: str | None = None,
 ) -> tuple[Path, ...]:
-    """Write metrics.json, per_clip.parquet, per_clip.csv, table.md, table.tex and report.html; return their paths.
+    """Write metrics.json, per_clip.parquet and .csv, table.md, table.tex and report.html; return their paths.
 
     The same evaluation gives the same bytes. Each file is wholly there or not at all. clips: how many of the
     worst and best clips the page shows with pictures, 0 for none. rank_by: the value that says which those

@@ -1,4 +1,4 @@
-"""The worst and best clips as pictures: generated over reference, whole frames, mouths, and the mouth over time."""
+"""The worst and best clips as pictures, generated over reference: frames, mouths, the mouth over time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from syncdiff.pipeline.pose import interocular_px, mouth_opening
 from syncdiff.pipeline.records import F32, FPS, U8, ClipError
 
 EXCERPT_FRAMES = 8 * FPS
-FRAMES, FRAME_HEIGHT_PX, MOST_FRAME_WIDTH_PX = 6, 132, 234
+STRIP_WIDTH_PX, FRAME_HEIGHT_PX, MOST_FRAME_WIDTH_PX = 1120, 140, 234
 MOUTHS, MOUTH_SIZE_PX = 16, (88, 60)
 MOUTH_WIDTH = 1.35  # of a mouth picture, in distances between the eyes; it shows both lips opened wide
 SLICE_STEP_PX = 4  # width of a frame in the picture over time
@@ -59,10 +59,14 @@ def ranking_column(results: Results, rank_by: str | None = None) -> Column | Non
 
     Raises ValueError for a name that is no such column.
     """
-    columns = {c.key: c for c in results.columns if c.metric.per_clip and c.value.better in ("higher", "lower")}
+    columns = {
+        c.key: c for c in results.columns if c.metric.per_clip and c.value.better in ("higher", "lower")
+    }
     if rank_by is not None:
         if rank_by not in columns:
-            raise ValueError(f"no value {rank_by!r} to rank clips by; there are {', '.join(columns) or 'none'}")
+            raise ValueError(
+                f"no value {rank_by!r} to rank clips by; there are {', '.join(columns) or 'none'}"
+            )
         return columns[rank_by]
     return next((columns[key] for key in (*PREFERRED, *columns) if key in columns), None)
 
@@ -90,9 +94,9 @@ class _Beginning(Video):
     """A video of which only the first EXCERPT_FRAMES frames are read."""
 
     def chunks(self, max_bytes: int = CHUNK_BYTES) -> Iterator[U8]:
-        frame_bytes = 3 * self.info.width_px * self.info.height_px
+        excerpt_bytes = EXCERPT_FRAMES * 3 * self.info.width_px * self.info.height_px
         left = EXCERPT_FRAMES
-        for chunk in super().chunks(min(max_bytes, EXCERPT_FRAMES * frame_bytes)):
+        for chunk in super().chunks(min(max_bytes, excerpt_bytes, CHUNK_BYTES)):
             yield chunk[:left]
             left -= len(chunk)
             if left <= 0:
@@ -109,12 +113,25 @@ class Excerpt(Footage):
         return _Beginning(self.path, self.info)
 
 
-def draw_clip(case: Case, backend: FaceBackend, most_bytes: int) -> Pictures:
-    """Pictures of a case's first seconds, together at most about `most_bytes` as JPEG.
+def draw_clips(cases: Sequence[Case], backend: FaceBackend, most_bytes: int) -> list[Pictures]:
+    """Pictures of the first seconds of each case, at most about `most_bytes` a case as JPEG.
 
-    What cannot be read or holds no face becomes a note.
+    What cannot be read or holds no face becomes a note. Cases of one reference are drawn one after the other,
+    so that its face is followed once.
     """
-    reference = None if case.reference is None else Excerpt(case.reference, backend)
+    drawn: dict[int, Pictures] = {}
+    reference: Excerpt | None = None
+    for index in sorted(range(len(cases)), key=lambda i: str(cases[i].reference)):
+        path = cases[index].reference
+        if path is None:
+            reference = None
+        elif reference is None or reference.path != path:
+            reference = Excerpt(path, backend)
+        drawn[index] = _draw_clip(cases[index], reference, backend, most_bytes)
+    return [drawn[index] for index in range(len(cases))]
+
+
+def _draw_clip(case: Case, reference: Excerpt | None, backend: FaceBackend, most_bytes: int) -> Pictures:
     pair = ClipPair(case.clip, Excerpt(case.generated, backend), reference, Footage(case.sound, backend))
     try:
         count = pair.generated.num_frames if reference is None else pair.num_frames
@@ -156,7 +173,7 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
 
 def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None, U8 | None, U8 | None]:
     """Whole frames, mouths, and a line through the mouth of every frame; each generated over reference."""
-    whole_at, mouth_at = set(_evenly(count, FRAMES)), set(_evenly(count, MOUTHS))
+    whole_at, mouth_at = set(_evenly(count, _strip_frames(pair))), set(_evenly(count, MOUTHS))
     boxes = None if place is None or not place.present.any() else mouth_boxes(place)
     whole: list[list[U8]] = []
     mouths: list[list[U8]] = []
@@ -171,6 +188,12 @@ def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None,
             if t in mouth_at:
                 mouths.append(cut)
     return _stack(whole, SEAM_PX), _stack(mouths, SEAM_PX), _stack(lines, 0)
+
+
+def _strip_frames(pair: ClipPair) -> int:
+    """How many whole frames fill a strip."""
+    width, height = (pair.reference or pair.generated).size_px
+    return round(STRIP_WIDTH_PX / min(FRAME_HEIGHT_PX * width / height, MOST_FRAME_WIDTH_PX))
 
 
 def _evenly(count: int, number: int) -> list[int]:

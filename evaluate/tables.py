@@ -235,7 +235,9 @@ def _block_notes(evaluation: Evaluation, block: Block) -> Iterator[str]:
     for pooled in evaluation.pooled:
         if pooled.metric in names and pooled.problem and pooled.scope == "shared":
             yield f"{pooled.metric} of {pooled.method} not computed: {pooled.problem}"
-    unverified = dict.fromkeys(name for metric in block.metrics for name in evaluation.unverified(metric.name))
+    unverified = dict.fromkeys(
+        name for metric in block.metrics for name in evaluation.unverified(metric.name)
+    )
     if unverified:
         yield f"UNVERIFIED WEIGHTS: {', '.join(unverified)}. Their hash is not the published one."
 
@@ -249,7 +251,9 @@ def _clips_note(block: Block) -> str:
         return f"{figure}, {clips_text(block.clips)}."
     if len(block.compared) < 2:
         return f"{figure}, {clips_text(block.clips)}; no second method has any score."
-    who = f"all {len(block.methods)} methods" if block.compared == block.methods else ", ".join(block.compared)
+    who = (
+        f"all {len(block.methods)} methods" if block.compared == block.methods else ", ".join(block.compared)
+    )
     return f"{figure}, over the {clips_text(block.clips)} that {who} have."
 
 
@@ -286,6 +290,22 @@ def _verdict(column: Column, interval: Interval) -> str:
     if column.value.better not in ("higher", "lower") or not (interval.low > 0 or interval.high < 0):
         return ""
     return "better" if (interval.low > 0) == (column.value.better == "higher") else "worse"
+
+
+def difference_matrix(results: Results) -> list[tuple[Column, dict[str, Difference]]]:
+    """The differences as a line a value, with an entry for every method that has it."""
+    lines: dict[str, tuple[Column, dict[str, Difference]]] = {}
+    for one in results.differences:
+        lines.setdefault(one.column.key, (one.column, {}))[1][one.method] = one
+    return list(lines.values())
+
+
+def difference_text(difference: Difference | None) -> str:
+    """Signed mean with its interval."""
+    if difference is None:
+        return "–"
+    mean, interval = interval_text(difference.column, difference.interval)
+    return f"{mean if mean.startswith('−') else '+' + mean} {interval}".strip()
 
 
 def dropped(coverage: Coverage) -> int:

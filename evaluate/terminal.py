@@ -19,6 +19,8 @@ from syncdiff.evaluate.tables import (
     Difference,
     Results,
     clips_text,
+    difference_matrix,
+    difference_text,
     dropped,
     interval_text,
     lse_name,
@@ -119,38 +121,28 @@ def _say(console: Console, text: str, style: str = "") -> None:
 
 def _print_differences(console: Console, results: Results) -> None:
     _say(console, f"\nDifference from {visible(results.baseline)}, clip by clip", "bold")
-    table = _table("method", _name_width(80, [d.method for d in results.differences]))
-    table.add_column("value")
-    table.add_column("difference", justify="right", no_wrap=True)
-    table.add_column("clips", justify="right")
-    table.add_column("")
-    last = ""
-    for one in sorted(results.differences, key=lambda d: _order(results, d)):
-        mean, interval = interval_text(one.column, one.interval)
-        style = {"better": "green", "worse": "red"}.get(one.verdict, "dim")
-        name = "" if one.method == last else visible(one.method)
-        verdict = Text(one.verdict or "", style=style)
-        clips = f"{one.interval.clips:,}"
-        table.add_row(Text(name), escape(one.column.head), f"{_sign(mean)} {interval}", clips, verdict)
-        last = one.method
-    console.print(table)
+    lines = difference_matrix(results)
+    methods = list(dict.fromkeys(one.method for one in results.differences))
+    for group in _groups(methods, max(1, (console.width - 20) // 30)):
+        table = _table("value")
+        for method in group:
+            table.add_column(Text(visible(method)), justify="right", overflow="fold")
+        for column, found in lines:
+            table.add_row(escape(column.head), *(_difference_cell(found.get(method)) for method in group))
+        console.print(table)
     _say(
         console,
-        "Over the clips that both have; a verdict only where the 95 % interval leaves out 0. "
-        "Intervals are not corrected for being many.",
+        "Over the clips that both have. Better or worse only where the 95 % interval leaves out 0; intervals "
+        "are not corrected for being many.",
         "dim",
     )
 
 
-def _order(results: Results, difference: Difference) -> tuple[int, int]:
-    return (
-        results.blocks[0].methods.index(difference.method),
-        results.columns.index(difference.column),
-    )
-
-
-def _sign(text: str) -> str:
-    return text if text.startswith("−") else f"+{text}"
+def _difference_cell(difference: Difference | None) -> Text:
+    text = Text(difference_text(difference))
+    if difference is not None and difference.verdict:
+        text.append(f" {difference.verdict}", style="green" if difference.verdict == "better" else "red")
+    return text
 
 
 def _print_published(console: Console, published: PublishedTable) -> None:
@@ -189,7 +181,7 @@ def _print_failures(console: Console, evaluation: Evaluation) -> None:
     _say(console, "\nClips that could not be scored", "bold")
     for one in groups:
         reason = f"UNEXPECTED, please report: {one.reason}" if one.unexpected else one.reason
-        text = visible(f"{clips_text(one.number)} of {one.method} · {one.metric} · {reason}")
+        text = visible(f"{clips_text(one.number)} of {one.method} · {one.metrics} · {reason}")
         _say(console, text, "bold red" if one.unexpected else "")
         _say(console, visible(f"  {one.example}"), "dim")
 

@@ -10,11 +10,11 @@ from syncdiff.evaluate.tables import clips_text
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Clips of a method that a metric could not score for one reason, with one of them."""
+    """Clips of a method that some metrics could not score for one reason, with one of them."""
 
     number: int
     method: str
-    metric: str
+    metrics: str
     reason: str
     example: str
     unexpected: bool
@@ -22,13 +22,16 @@ class FailureGroup:
 
 def failure_groups(evaluation: Evaluation) -> tuple[FailureGroup, ...]:
     """All failures: what may be a defect of the program first, then the most frequent ones."""
-    groups: dict[tuple[str, str, str, bool], list[Failure]] = {}
+    clips: dict[tuple[str, str, str, bool], list[Failure]] = {}
     for one in evaluation.failures:
-        key = (one.method, one.metric, f"{one.stage}/{one.reason}", one.unexpected)
-        groups.setdefault(key, []).append(one)
+        clips.setdefault((one.method, one.clip, f"{one.stage}/{one.reason}", one.unexpected), []).append(one)
+    groups: dict[tuple[str, str, str, bool], list[Failure]] = {}
+    for (method, _, reason, unexpected), found in clips.items():
+        metrics = ", ".join(dict.fromkeys(one.metric for one in found))
+        groups.setdefault((method, metrics, reason, unexpected), []).append(found[0])
     made = [
-        FailureGroup(len(found), method, metric, reason, f"{found[0].clip}: {found[0].detail}", unexpected)
-        for (method, metric, reason, unexpected), found in groups.items()
+        FailureGroup(len(found), *key[:3], f"{found[0].clip}: {found[0].detail}", key[3])
+        for key, found in groups.items()
     ]
     return tuple(sorted(made, key=lambda one: (not one.unexpected, -one.number)))
 
@@ -40,8 +43,9 @@ def form_sentence(evaluation: Evaluation) -> str:
         return ""
     flagged = len(flagged_forms(evaluation))
     return (
-        f"{clips_text(differing)} not of the reference's length, size or rate: compared over the frames that "
-        f"both have, at 25 fps, in the reference's size. Longer or shorter by over 2 frames or 5 %: {flagged:,}."
+        f"{clips_text(differing)} not of the reference's length, size or rate: compared over the frames "
+        f"that both have, at 25 fps, in the reference's size. "
+        f"Longer or shorter by over 2 frames or 5 %: {flagged:,}."
     )
 
 
@@ -51,7 +55,8 @@ def flagged_forms(evaluation: Evaluation) -> tuple[Form, ...]:
 
 
 def form_text(form: Form) -> str:
-    text = f"{form.method}, {form.clip}: {form.generated_frames:,} frames, {form.reference_frames:,} in the reference"
+    text = f"{form.method}, {form.clip}: {form.generated_frames:,} frames, "
+    text += f"{form.reference_frames:,} in the reference"
     if form.resized_from is None:
         return text
     (width, height), (to_width, to_height) = form.resized_from, form.reference_size

@@ -54,13 +54,16 @@ METRICS = (
         True, False, True, ("syncnet",), {"protocol": "wav2lip-lrs", "fps": 25.0},
     ),
     MetricInfo("psnr", 1, (Value("psnr", "PSNR", "higher", "dB", 2),), True, True, False, (), {}),
-    MetricInfo("psnr_mouth", 1, (Value("psnr_mouth", "PSNR mouth", "higher", "dB", 2),), True, True, False, (), {}),
+    MetricInfo("psnr_mouth", 1, (Value("psnr_mouth", "PSNR mouth", "higher", "dB"),), True, True, False, (),
+               {}),
     MetricInfo("fid", 1, (Value("fid", "FID", "lower"),), False, True, False, ("inception",),
                {"region": "face", "resize_px": 299}),
 )  # fmt: skip
 
 
-def synthetic(methods: tuple[str, ...] = ("ours", "blurred"), clips: int = 8, folder: Path = Path("/v")) -> Evaluation:
+def synthetic(
+    methods: tuple[str, ...] = ("ours", "blurred"), clips: int = 8, folder: Path = Path("/v")
+) -> Evaluation:
     """Scores whose means are known; the second method fails on the last clip and lacks the one after it."""
     names = [f"spk/{k:03d}" for k in range(clips)]
     scores, failures, cases = [], [], []
@@ -72,7 +75,11 @@ def synthetic(methods: tuple[str, ...] = ("ours", "blurred"), clips: int = 8, fo
                 failures.append(Failure(method, clip, "lse", "media", "no-sound", "the file holds no sound"))
                 failures.append(Failure(method, clip, "psnr_mouth", "track", "no-face", "no face found"))
             else:
-                lse = {"lse_d": 6 + m + 0.1 * k, "lse_c": 8 - m - 0.2 * k, "sync_offset": float((-1) ** k * (k % 3))}
+                lse = {
+                    "lse_d": 6 + m + 0.1 * k,
+                    "lse_c": 8 - m - 0.2 * k,
+                    "sync_offset": float((-1) ** k * (k % 3)),
+                }
                 scores.append(Score(method, clip, "lse", lse))
                 scores.append(Score(method, clip, "psnr_mouth", {"psnr_mouth": 30 - 2 * m - 0.1 * k}))
             scores.append(Score(method, clip, "psnr", {"psnr": 33 - m + 0.01 * k}))
@@ -86,11 +93,11 @@ def synthetic(methods: tuple[str, ...] = ("ours", "blurred"), clips: int = 8, fo
         methods=methods,
         cases=tuple(cases),
         unmatched=(
-            *([Unmatched("reference", methods[1], "spk/999", "nothing was generated for it")] if len(methods) > 1 else []),
+            *(Unmatched("reference", m, "spk/999", "nothing was generated for it") for m in methods[1:2]),
             Unmatched("generated", methods[0], "odd", "there is no reference of this name"),
         ),
         metrics=METRICS,
-        not_computed=(NotComputed("avs", "no-weights", "avhubert-base is missing\nget it: syncdiff-prep weights"),),
+        not_computed=(NotComputed("avs", "no-weights", "avhubert-base missing\nsyncdiff-prep weights"),),
         scores=tuple(scores),
         failures=tuple(failures),
         pooled=tuple(pooled),
@@ -193,7 +200,8 @@ def test_terminal_fits_its_width_and_says_everything(width: int) -> None:
     flat = " ".join(text.split())
     for wanted in (
         "reconstruction", "wav2lip-lrs", "UNVERIFIED WEIGHTS: syncnet", "no-weights", "syncdiff-prep weights",
-        "no-sound", "spk/999", "there is no reference", "40 frames, 50 in the reference", "A note for readers.",
+        "no-sound", "spk/999", "there is no reference", "40 frames, 50 in the reference",
+        "A note for readers.",
     ):  # fmt: skip
         assert wanted in flat, wanted
 
@@ -214,7 +222,9 @@ def test_unexpected_errors_come_first() -> None:
 
 def test_published_rows_beside_yours_only_where_protocols_match() -> None:
     evaluation = synthetic()
-    table = published_table(evaluation, make_results(evaluation), comparable("lrs2", "reconstruction", "wav2lip-lrs"))
+    table = published_table(
+        evaluation, make_results(evaluation), comparable("lrs2", "reconstruction", "wav2lip-lrs")
+    )
     assert table is not None
     lines = {line.name: line for line in table.lines}
     assert lines["ours"].cells["lse_d"] == "6.350"
@@ -270,7 +280,9 @@ def test_every_expected_clip_is_a_row(tmp_path: Path) -> None:
     assert failed["lse_d"] is None and "no-sound" in failed["problems"] and failed["psnr"] is not None
     with (tmp_path / "per_clip.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [float(line["lse_d"]) for line in lines if line["lse_d"]] == [r["lse_d"] for r in rows if r["lse_d"]]
+    assert [float(line["lse_d"]) for line in lines if line["lse_d"]] == [
+        r["lse_d"] for r in rows if r["lse_d"]
+    ]
 
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@A1", "\t=1", "\r=1", "\n=1", " =1", "＝1"])
@@ -325,7 +337,11 @@ def test_page_is_self_contained_and_runs_only_its_own_script(written: Path) -> N
     scripts = re.findall(r"<script>(.*?)</script>", text, re.S)
     assert len(scripts) == 1 and [tag for tag, _ in page.tags].count("script") == 1
     digest = base64.b64encode(hashlib.sha256(scripts[0].encode()).digest()).decode()
-    policy = next(a["content"] for t, a in page.tags if t == "meta" and "Content-Security" in (a.get("http-equiv") or ""))
+    policy = next(
+        a["content"]
+        for t, a in page.tags
+        if t == "meta" and "Content-Security" in (a.get("http-equiv") or "")
+    )
     assert policy is not None and "default-src 'none'" in policy and f"'sha256-{digest}'" in policy
     for tag, attributes in page.tags:
         assert not any(name.startswith("on") for name in attributes)
@@ -353,7 +369,11 @@ def test_worst_and_best_are_chosen_by_direction() -> None:
     column = ranking_column(make_results(evaluation))
     assert column is not None and column.key == "lse_d"
     chosen = choose_clips(evaluation, column, 3)
-    assert [(one.case.clip, one.worst) for one in chosen] == [("spk/007", True), ("spk/006", True), ("spk/000", False)]
+    assert [(one.case.clip, one.worst) for one in chosen] == [
+        ("spk/007", True),
+        ("spk/006", True),
+        ("spk/000", False),
+    ]
     by_psnr = ranking_column(make_results(evaluation), "psnr")
     assert by_psnr is not None
     assert choose_clips(evaluation, by_psnr, 1)[0].case.clip == "spk/000"
