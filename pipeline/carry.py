@@ -31,6 +31,8 @@ class CarryingFollower(Follower):
             if face.missing:
                 self._find_again(face, frame, carry=True)
             elif cut or not self._carry(face, frame):
+                if cut:
+                    face.sure = len(face)  # what was followed until the cut is not in question
                 face.lose()
                 self._find_again(face, frame, carry=False)
         if cut:

@@ -54,7 +54,7 @@ def distance(a: F32, b: F32) -> float:
 
 
 def test_the_mean_shape_is_the_predictors_own() -> None:
-    """Read from the model: dlib writes integers as a count of bytes and these, floats as mantissa, exponent."""
+    """From the model file: integers are a count of bytes and these, floats a mantissa and an exponent."""
     spec = importlib.util.find_spec("face_recognition_models")
     assert spec is not None and spec.submodule_search_locations is not None
     model = Path(next(iter(spec.submodule_search_locations))) / "models/shape_predictor_68_face_landmarks.dat"
