@@ -56,9 +56,9 @@ def markdown(evaluation: Evaluation, results: Results, published: PublishedTable
         lines += [f"{escape_markdown(note)}  " for note in published.notes] + [""]
     if evaluation.not_computed:
         lines += ["## Not computed", ""]
-        for one in evaluation.not_computed:
-            detail = " ".join(one.detail.split())
-            lines.append(f"- {escape_markdown(one.metric)}: {escape_markdown(f'{one.reason}: {detail}')}")
+        for left_out in evaluation.not_computed:
+            text = f"{left_out.metric}: {left_out.reason}: {' '.join(left_out.detail.split())}"
+            lines.append(f"- {escape_markdown(text)}")
         lines.append("")
     lines += [f"{escape_markdown(note)}  " for note in evaluation.notes]
     return "\n".join(lines).rstrip() + "\n"
