@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from syncdiff.evaluate.correlation import AvCorrelation
+from syncdiff.evaluate.fid import Fid, load_inception
 from syncdiff.evaluate.fidelity import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
 from syncdiff.evaluate.identity import DlibEmbedder, Identity, TorchScriptEmbedder
 from syncdiff.evaluate.landmarks import LandmarkDistance
 from syncdiff.evaluate.lipsync import LipSync
 from syncdiff.evaluate.metric import Metric
+from syncdiff.evaluate.perceptual import Lpips, load_lpips
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.sharpness import Sharpness
 from syncdiff.evaluate.stability import Stability
@@ -57,6 +59,15 @@ def make_identity(tools: Tools, protocol: Protocol) -> Metric:
     return Identity(TorchScriptEmbedder(Path(protocol.identity), tools.device))
 
 
+def make_lpips(tools: Tools, protocol: Protocol) -> Metric:
+    network = load_lpips(tools.weights["alexnet"]).to(tools.device)
+    return Lpips(network, protocol.lpips_region, protocol.lpips_size_px or None)
+
+
+def make_fid(tools: Tools, protocol: Protocol) -> Metric:
+    return Fid(load_inception(tools.weights["inception"]).to(tools.device), protocol.fid_region)
+
+
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync),
     "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
@@ -67,6 +78,8 @@ METRICS: Mapping[str, Entry] = {
     "ssim_face": Entry(SsimFace, lambda tools, protocol: SsimFace()),
     "ssim_mouth": Entry(SsimMouth, lambda tools, protocol: SsimMouth()),
     "talklip": Entry(TalkLip, lambda tools, protocol: TalkLip()),
+    "lpips": Entry(Lpips, make_lpips),
+    "fid": Entry(Fid, make_fid),
     "lmd": Entry(LandmarkDistance, lambda tools, protocol: LandmarkDistance(protocol.lmd_face_px)),
     "identity": Entry(Identity, make_identity),
     "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
