@@ -85,21 +85,24 @@ class Moments:
         """Of vectors [n,D], n > 0."""
         exact = vectors.astype(np.float64)
         mean = exact.mean(axis=0)
-        return cls(len(exact), mean, exact - mean)
+        return cls(len(exact), mean, _shorten(exact - mean))
 
     def __add__(self, other: Moments) -> Moments:
         """Chan et al., "Updating formulae and a pairwise algorithm for computing sample variances" (1979)."""
         count = self.count + other.count
         step = other.mean - self.mean
         between = step * np.sqrt(self.count * other.count / count)
-        root = np.concatenate([self.root, other.root, between[None]])
-        if len(root) > 2 * root.shape[1]:
-            root = np.asarray(np.linalg.qr(root, mode="r"))  # the same root.T @ root in no more than D rows
+        root = _shorten(np.concatenate([self.root, other.root, between[None]]))
         return Moments(count, self.mean + step * (other.count / count), root)
 
     @property
     def covariance_root(self) -> F64:
         return np.asarray(self.root / np.sqrt(self.count - 1), np.float64)
+
+
+def _shorten(root: F64) -> F64:
+    """The same root.T @ root in no more than D rows, once there are twice as many."""
+    return np.asarray(np.linalg.qr(root, mode="r")) if len(root) > 2 * root.shape[1] else root
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
