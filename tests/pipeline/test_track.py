@@ -208,7 +208,7 @@ def test_a_track_too_short(backend: DlibBackend, head: U8) -> None:
 
 
 def place(x: float, y: float, side: float, squeeze: float = 0.0) -> F32:
-    """MEAN_SHAPE [68,2] in the box of this side at (x, y); `squeeze` moves the nose, 1 onto the eye corner."""
+    """MEAN_SHAPE [68,2] in the box of this side at (x, y); `squeeze` moves the nose, 1 onto an eye."""
     shape = MEAN_SHAPE.copy()
     shape[27:36, 0] += squeeze * (MEAN_SHAPE[45, 0] - 0.5)
     return np.asarray((shape - 0.5) * side + (x, y), np.float32)
