@@ -34,7 +34,8 @@ _ADVICE = {
     "model-missing": "Install what the message names, then run with --retry-rejects.",
     # the run
     "internal-error": "A mistake in this program: please report it with the detail shown here.",
-    "worker-crashed": "The worker died here twice, mostly for want of memory. Try fewer --workers.",
+    "worker-crashed": "The worker died here twice. Play the clip; leave it out, or report it.",
+    "out-of-memory": "The machine ran short of memory. Try fewer --workers; the same command tries again.",
     "worker-stuck": "The worker stood still at this clip. Run the same command again; it tries these again.",
 }
 _OTHERWISE = "See the detail; after a change, run again with --retry-rejects."

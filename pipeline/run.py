@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 POLL_S = 0.25
 CONNECT_S = 5.0
 STILL_S = 600.0  # a worker that shows no frame, row or clip for so long is taken for stuck
-CRASHES_PER_CLIP = 2  # the first may be the machine's fault (memory); the second is the clip's
+CRASHES_PER_CLIP = 2  # the first may be the machine's fault; the second is the clip's
+MEMORY_KILLS_PER_CLIP = 4  # Ray ends workers when the machine runs short of memory, whoever uses it
 
 # Nothing large passes through the object store, so it gets the smallest size Ray accepts.
 OBJECT_STORE_BYTES = 80 << 20
@@ -180,7 +181,7 @@ def prepare_shards(
     Each task asks for one core: the stages are single-threaded on purpose, since whole clips side by side use
     cores better than threads within one. A GPU tracker asks for the share its configuration names.
     """
-    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    monitor = _monitor()
     remote: Any = ray.remote(num_cpus=1, num_gpus=work.config.gpus_per_worker, max_retries=0)(task)
     waiting = deque(plans)
     running: dict[Any, ShardPlan] = {}
@@ -235,7 +236,7 @@ def extract_shards(
     batches side by side use cores better than threads within one. An actor that dies is replaced, once for
     a shard.
     """
-    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
+    monitor = _monitor()
     actor: Any = ray.remote(num_cpus=1, num_gpus=gpus_per_worker)(ExtractorActor)
     resources = ray.cluster_resources()
     places = resources.get("GPU", 0.0) / gpus_per_worker if gpus_per_worker else resources.get("CPU", 1.0)
@@ -264,6 +265,11 @@ def extract_shards(
         on_progress(ray.get(monitor.snapshot.remote()))
 
 
+def _monitor() -> Any:
+    """A monitor that comes back if it is lost, without what it had counted: only the display suffers."""
+    return ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(Monitor).remote()
+
+
 def _window() -> int:
     """How many tasks to hand to Ray at once: enough to fill all cores, few enough to stay responsive."""
     return 2 * int(ray.cluster_resources().get("CPU", 1))
@@ -273,16 +279,19 @@ def _blame(
     clip_id: str | None, error: Exception, crashes: Counter[str], refused: dict[str, ClipError]
 ) -> None:
     """Count a lost worker against the clip it was at; refuse the clip when that happens again."""
-    key = clip_id or ""
+    reason, what, most = "worker-crashed", "died", CRASHES_PER_CLIP
+    if isinstance(error, TaskCancelledError):
+        reason, what = "worker-stuck", "made no progress"
+    elif isinstance(error, OutOfMemoryError):
+        reason, what, most = "out-of-memory", "was ended for want of memory", MEMORY_KILLS_PER_CLIP
+    key = f"{reason} {clip_id}"
     crashes[key] += 1
-    if crashes[key] < CRASHES_PER_CLIP:
+    if crashes[key] < most:
         return
     if clip_id is None:
-        raise RunError(f"workers die before they begin a clip ({type(error).__name__}: {error})")
-    stuck = isinstance(error, TaskCancelledError)
-    reason = "worker-stuck" if stuck else "worker-crashed"
-    detail = f"the worker {'made no progress' if stuck else 'died'} at this clip, {crashes[key]} times"
-    refused[clip_id] = ClipError("run", reason, f"{detail} ({type(error).__name__})", transient=True)
+        raise RunError(f"the worker {what} {most} times before it began a clip: {error}")
+    detail = f"the worker {what} at this clip, {most} times"
+    refused[clip_id] = ClipError("run", reason, detail, transient=True)
 
 
 def _stop_stuck(running: Mapping[Any, ShardPlan], progress: Progress, still_s: float) -> None:

@@ -10,17 +10,27 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import Run, RunIdentity, ShardPlan, ShardResult, plan_shards
 from syncdiff.pipeline.records import Clip, ClipError
-from syncdiff.pipeline.run import Progress, RemoteWatch, RunError, Work, connect, prepare_shards
+from syncdiff.pipeline.run import (
+    Progress,
+    RemoteWatch,
+    RunError,
+    Work,
+    _blame,
+    connect,
+    prepare_shards,
+)
 from syncdiff.pipeline.schema import CLIP_SCHEMA
 from syncdiff.pipeline.shards import ShardWriter
 from syncdiff.pipeline.store import StorePaths
@@ -98,6 +108,23 @@ def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
         run_with(tmp_path, fill_disk)
 
 
+def test_want_of_memory_is_the_clips_fault_only_in_the_end() -> None:
+    crashes: Counter[str] = Counter()
+    refused: dict[str, ClipError] = {}
+    for _ in range(3):
+        _blame("a", OutOfMemoryError("no memory"), crashes, refused)
+    assert not refused
+    _blame("a", OutOfMemoryError("no memory"), crashes, refused)
+    assert refused["a"].reason == "out-of-memory" and refused["a"].transient
+
+
+def test_workers_that_never_begin_end_the_run() -> None:
+    crashes: Counter[str] = Counter()
+    _blame(None, WorkerCrashedError(), crashes, {})
+    with pytest.raises(RunError, match="before it began a clip"):
+        _blame(None, WorkerCrashedError(), crashes, {})
+
+
 def test_an_absent_cluster_is_said_to_be_absent() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,7 +154,7 @@ def test_kill_9_at_any_moment_and_again_gives_the_same_data_set(sample_raw: Path
         driver = subprocess.Popen(
             command(sample_raw, disturbed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 280
         while len(list((disturbed / ".work" / "done").glob("*.json"))) < shards or not disturbed.is_dir():
             assert time.monotonic() < deadline
             time.sleep(0.05)
