@@ -7,7 +7,15 @@ from collections.abc import Callable, Iterable, Sequence
 
 from syncdiff.evaluate.compare import PublishedTable
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.tables import Block, Results, difference_text, dropped, interval_text
+from syncdiff.evaluate.tables import (
+    VERDICT_RULE,
+    Block,
+    Results,
+    difference_text,
+    dropped,
+    interval_text,
+    is_general,
+)
 from syncdiff.pipeline.page import visible
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$=-])")
@@ -45,8 +53,9 @@ def markdown(evaluation: Evaluation, results: Results, published: PublishedTable
             rows.append([escape_markdown(cell) for cell in cells])
         heads = ["method", "value", "difference [95 %]", "clips", ""]
         lines += _markdown_table(heads, rows, first_left=2)
+        protocol = " ".join(_protocol_notes(results))
         lines += [
-            "Clip by clip, over the clips that both have. Intervals are not corrected for being many.",
+            escape_markdown(f"Clip by clip, over the clips that both have. {VERDICT_RULE} {protocol}"),
             "",
         ]
     if published is not None:
@@ -103,7 +112,8 @@ def latex(evaluation: Evaluation, results: Results, published: PublishedTable | 
         for one in results.differences:
             cells = [one.method, one.column.head, difference_text(one), str(one.interval.clips), one.verdict]
             rows.append([escape_latex(cell) for cell in cells])
-        notes = [f"Difference from {results.baseline}, clip by clip, over the clips that both have."]
+        about = f"Difference from {results.baseline}, clip by clip, over the clips that both have."
+        notes = [about, VERDICT_RULE]
         heads = ["method", "value", "difference [95 %]", "clips", ""]
         parts += _latex_table(heads, rows, [*notes, *_protocol_notes(results)], "differences", "llrrl")
     if published is not None:
@@ -119,9 +129,7 @@ def latex(evaluation: Evaluation, results: Results, published: PublishedTable | 
 
 def _protocol_notes(results: Results) -> list[str]:
     """Of all blocks: the protocol once, and whatever names unverified weights."""
-    found = dict.fromkeys(
-        n for b in results.blocks for n in b.notes if n.startswith(("Protocol", "UNVERIFIED"))
-    )
+    found = dict.fromkeys(n for b in results.blocks for n in b.notes if is_general(n))
     return list(found)
 
 

@@ -23,6 +23,7 @@ from syncdiff.evaluate.plots import MOST_DOTS, scatter, spread
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.strips import Chosen, Pictures, choose_clips, draw_clips, ranking_column
 from syncdiff.evaluate.tables import (
+    VERDICT_RULE,
     Column,
     Results,
     clips_text,
@@ -148,6 +149,7 @@ def make_page(
         matrix=difference_matrix(results),
         interval_text=interval_text,
         difference_text=difference_text,
+        verdict_rule=VERDICT_RULE,
         dropped=dropped,
         lse=lse_name(evaluation),
         listed=LISTED,

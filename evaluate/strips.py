@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from syncdiff.evaluate.pairs import ClipPair, Faces, Footage, once
 from syncdiff.evaluate.records import Case, Evaluation
-from syncdiff.evaluate.tables import Column, Results
+from syncdiff.evaluate.tables import MAGNITUDE, Column, Results
 from syncdiff.pipeline.audio import loudness
 from syncdiff.pipeline.charts import Series, timeline
 from syncdiff.pipeline.detect import FaceBackend
@@ -63,10 +63,11 @@ def ranking_column(results: Results, rank_by: str | None = None) -> Column | Non
         c.key: c for c in results.columns if c.metric.per_clip and c.value.better in ("higher", "lower")
     }
     if rank_by is not None:
+        rank_by = rank_by if rank_by in columns else rank_by + MAGNITUDE
         if rank_by not in columns:
-            raise ValueError(
-                f"no value {rank_by!r} to rank clips by; there are {', '.join(columns) or 'none'}"
-            )
+            known = ", ".join(columns) or "none"
+            name = rank_by.removesuffix(MAGNITUDE)
+            raise ValueError(f"no value {name!r} to rank clips by; there are {known}")
         return columns[rank_by]
     return next((columns[key] for key in (*PREFERRED, *columns) if key in columns), None)
 

@@ -18,6 +18,12 @@ from syncdiff.evaluate.statistics import Interval, bootstrap_mean, common_clips,
 
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "none": ""}
 MAGNITUDE = "_abs"
+# With fewer, even differences of one sign are no evidence at 5 % (two-sided sign test, 2 * 0.5**n).
+MIN_VERDICT_CLIPS = 6
+VERDICT_RULE = (
+    f"Better or worse only where the 95 % interval leaves out 0, over at least {MIN_VERDICT_CLIPS} clips; "
+    "intervals are not corrected for being many."
+)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ class Block:
 class Difference:
     """Mean of a method minus the baseline's over the clips that both have, clip by clip.
 
-    verdict: "better" or "worse" where the interval leaves out 0 and the column has a direction, else "".
+    verdict: "better" or "worse" by VERDICT_RULE where the column has a direction, else "".
     """
 
     method: str
@@ -228,6 +234,10 @@ def _block_notes(evaluation: Evaluation, block: Block) -> Iterator[str]:
         if metric.settings:
             yield f"{metric.name}: {settings_text(metric.settings)}."
     yield _clips_note(block)
+    shared = [block.cells[method, column.key].shared for column in block.columns for method in block.compared]
+    unknown = any(one is not None and not isfinite(one.low) for one in shared)
+    if block.columns[0].metric.per_clip and block.clips > 1 and unknown:
+        yield "Where no interval stands, the metric's value for a set is not the mean over its clips."
     absent = [method for method in block.methods if method not in block.compared]
     if absent and block.compared:
         yield f"Without any score, and left out of the comparison: {', '.join(absent)}."
@@ -266,6 +276,11 @@ def lse_name(evaluation: Evaluation) -> str:
     return str(evaluation.protocol.get("lse") or "not stated")
 
 
+def is_general(note: str) -> bool:
+    """Whether a note of a block belongs to tables over several blocks too: protocol, unverified weights."""
+    return note.startswith(("Protocol ", "UNVERIFIED WEIGHTS"))
+
+
 def settings_text(settings: Mapping[str, object]) -> str:
     """`region face, resize 299`; nested settings in brackets."""
 
@@ -287,7 +302,8 @@ def _difference(evaluation: Evaluation, column: Column, method: str, baseline: s
 
 
 def _verdict(column: Column, interval: Interval) -> str:
-    if column.value.better not in ("higher", "lower") or not (interval.low > 0 or interval.high < 0):
+    sure = interval.clips >= MIN_VERDICT_CLIPS and (interval.low > 0 or interval.high < 0)
+    if column.value.better not in ("higher", "lower") or not sure:
         return ""
     return "better" if (interval.low > 0) == (column.value.better == "higher") else "worse"
 

@@ -14,6 +14,7 @@ from rich.text import Text
 from syncdiff.evaluate.compare import PublishedTable
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.tables import (
+    VERDICT_RULE,
     Block,
     Column,
     Difference,
@@ -23,6 +24,7 @@ from syncdiff.evaluate.tables import (
     difference_text,
     dropped,
     interval_text,
+    is_general,
     lse_name,
 )
 from syncdiff.evaluate.troubles import failure_groups, flagged_forms, form_sentence, form_text, unmatched_text
@@ -130,12 +132,9 @@ def _print_differences(console: Console, results: Results) -> None:
         for column, found in lines:
             table.add_row(escape(column.head), *(_difference_cell(found.get(method)) for method in group))
         console.print(table)
-    _say(
-        console,
-        "Over the clips that both have. Better or worse only where the 95 % interval leaves out 0; intervals "
-        "are not corrected for being many.",
-        "dim",
-    )
+    _say(console, f"Over the clips that both have. {VERDICT_RULE}", "dim")
+    named = dict.fromkeys(note for block in results.blocks for note in block.notes if is_general(note))
+    _print_notes(console, list(named))
 
 
 def _difference_cell(difference: Difference | None) -> Text:

@@ -193,6 +193,10 @@ def test_differences_are_paired_and_judged_by_direction() -> None:
         make_results(synthetic(), "x")
 
 
+def test_few_clips_bear_no_verdict() -> None:
+    assert {one.verdict for one in make_results(synthetic(clips=5)).differences} == {""}
+
+
 @pytest.mark.parametrize("width", [80, 60, 120])
 def test_terminal_fits_its_width_and_says_everything(width: int) -> None:
     text = printed(synthetic(), width)
@@ -377,6 +381,8 @@ def test_worst_and_best_are_chosen_by_direction() -> None:
     by_psnr = ranking_column(make_results(evaluation), "psnr")
     assert by_psnr is not None
     assert choose_clips(evaluation, by_psnr, 1)[0].case.clip == "spk/000"
+    by_offset = ranking_column(make_results(evaluation), "sync_offset")
+    assert by_offset is not None and by_offset.magnitude
     with pytest.raises(ValueError, match="no value 'fid'"):
         ranking_column(make_results(evaluation), "fid")
 
