@@ -194,9 +194,10 @@ def _choose(asked: Asked, protocol: Protocol, matched: Matched, rank_by: str | N
         has_references=any(case.reference for case in matched.cases),
         allow_unverified=asked.unverified_weights,
     )
-    values = [value.name for name in chosen.metrics for value in METRICS[name].metric.values]
+    per_clip = [METRICS[name].metric for name in chosen.metrics if METRICS[name].metric.per_clip]
+    values = [value.name for metric in per_clip for value in metric.values if value.better != "none"]
     if rank_by is not None and rank_by not in values:
-        raise MatchError(f"--rank-by: no value {rank_by!r}; there are {', '.join(values)}")
+        raise MatchError(f"--rank-by: no value {rank_by!r} that ranks clips; there are {', '.join(values)}")
     return chosen
 
 
