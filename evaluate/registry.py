@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from syncdiff.evaluate.avs import AvHubert, AvsPaired, AvsUnpaired
 from syncdiff.evaluate.correlation import AvCorrelation
 from syncdiff.evaluate.fid import Fid, load_inception
 from syncdiff.evaluate.fidelity import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
@@ -68,6 +69,14 @@ def make_fid(tools: Tools, protocol: Protocol) -> Metric:
     return Fid(load_inception(tools.weights["inception"]).to(tools.device), protocol.fid_region)
 
 
+def avhubert_weights(protocol: Protocol) -> tuple[str, ...]:
+    return (protocol.avhubert,)
+
+
+def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Protocol], Metric]:
+    return lambda tools, protocol: kind(AvHubert(tools.weights[protocol.avhubert], tools.device))
+
+
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync),
     "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
@@ -84,4 +93,6 @@ METRICS: Mapping[str, Entry] = {
     "identity": Entry(Identity, make_identity),
     "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
     "stability": Entry(Stability, lambda tools, protocol: Stability()),
+    "avs_u": Entry(AvsUnpaired, make_avs(AvsUnpaired), avhubert_weights),
+    "avs": Entry(AvsPaired, make_avs(AvsPaired), avhubert_weights),
 }
