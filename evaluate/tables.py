@@ -176,6 +176,7 @@ def _block(evaluation: Evaluation, columns: tuple[Column, ...]) -> Block:
         for method in evaluation.methods
         for column in columns
     }
+    cells = _same_kind(cells, columns, evaluation.methods)
     best = {column.key: name for column in columns if (name := _best(column, compared, cells))}
     block = Block(columns, evaluation.methods, compared, len(clips), cells, best, ())
     return replace(block, notes=tuple(_block_notes(evaluation, block)))
@@ -217,6 +218,25 @@ def _figure(
     if value is None or not same_clips or isclose(value, interval.mean, rel_tol=1e-5, abs_tol=1e-9):
         return interval
     return Interval(value, nan, nan, len(clips))
+
+
+def _same_kind(
+    cells: Mapping[tuple[str, str], Cell], columns: Sequence[Column], methods: Sequence[str]
+) -> dict[tuple[str, str], Cell]:
+    """Cells without interval in a column where one method has none, so that a coincidence of pooled value and
+    mean (clips of one length, frames pooled) does not look like a difference between methods."""
+    made = dict(cells)
+    for column in columns:
+        figures = [f for m in methods for f in (made[m, column.key].shared, made[m, column.key].own) if f]
+        if any(one.clips > 1 and not isfinite(one.low) for one in figures):
+            for method in methods:
+                cell = made[method, column.key]
+                made[method, column.key] = replace(cell, shared=_bare(cell.shared), own=_bare(cell.own))
+    return made
+
+
+def _bare(figure: Interval | None) -> Interval | None:
+    return figure and replace(figure, low=nan, high=nan)
 
 
 def _best(column: Column, methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str | None:

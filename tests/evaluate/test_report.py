@@ -181,6 +181,14 @@ def test_pool_other_than_the_mean_gets_no_interval_of_the_mean() -> None:
     assert np.isnan(cell.shared.low)
 
 
+def test_intervals_stand_for_all_methods_of_a_column_or_for_none() -> None:
+    evaluation = synthetic()
+    clips = tuple(sorted(evaluation.clip_values("ours", "psnr")))
+    evaluation = replace(evaluation, pooled=(Pooled("ours", "psnr", "shared", clips, {"psnr": 40.0}),))
+    cells = block_of(evaluation, "psnr").cells
+    assert np.isnan([cells[method, "psnr"].shared.low for method in evaluation.methods]).all()
+
+
 def test_differences_are_paired_and_judged_by_direction() -> None:
     results = make_results(synthetic())
     found = {one.column.key: one for one in results.differences}
