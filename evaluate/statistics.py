@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+RESAMPLES_AT_ONCE = 1_000
 LEVEL = 0.95
 SEED = 0  # the same scores give the same interval
 
@@ -29,26 +31,24 @@ class Interval:
 
 def bootstrap_mean(values: NDArray[np.floating], resamples: int = RESAMPLES) -> Interval:
     """Mean of values [n] and its percentile bootstrap interval. Raises ValueError for no values or NaN."""
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"expected finite values [n], n > 0; got shape {values.shape}")
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, float("nan"), float("nan"), len(values))
-    rng = np.random.default_rng(SEED)
-    # Drawing how often each clip occurs, instead of which clips, needs no [resamples, n] gather at once.
-    means = np.concatenate(
-        [_resampled_means(values, min(1000, resamples - done), rng) for done in range(0, resamples, 1000)]
-    )
+    scores = np.asarray(values, np.float64)
+    if scores.ndim != 1 or not len(scores) or not np.isfinite(scores).all():
+        raise ValueError(f"expected finite values [n], n > 0; got shape {scores.shape}")
+    mean = float(scores.mean())
+    if len(scores) < 2:
+        return Interval(mean, float("nan"), float("nan"), len(scores))
+    parts = range(0, resamples, RESAMPLES_AT_ONCE)
+    means = np.concatenate([_draws(len(scores), part) @ scores for part in parts])[:resamples]
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(mean, float(low), float(high), len(values))
+    return Interval(mean, float(low), float(high), len(scores))
 
 
-def _resampled_means(
-    values: NDArray[np.float64], resamples: int, rng: np.random.Generator
-) -> NDArray[np.float64]:
-    draws = rng.integers(0, len(values), (resamples, len(values)))
-    return np.asarray(values[draws].mean(axis=1), np.float64)
+@lru_cache(maxsize=RESAMPLES // RESAMPLES_AT_ONCE)
+def _draws(clips: int, part: int) -> NDArray[np.float32]:
+    """Share of each clip in the resamples of one part [r,n]; all values of a table use the same ones."""
+    rng = np.random.default_rng([SEED, part])
+    counts = rng.multinomial(clips, np.full(clips, 1 / clips), RESAMPLES_AT_ONCE)
+    return (counts / clips).astype(np.float32)
 
 
 def common_clips(methods: Mapping[str, Mapping[str, float]]) -> list[str]:
