@@ -1,4 +1,4 @@
-"""Scoring on Ray: workers that die cost one metric of one clip; sets are pooled over the clips all methods have."""
+"""Scoring on Ray, where workers that die cost one metric of one clip; choosing and pooling."""
 
 from __future__ import annotations
 
