@@ -13,6 +13,7 @@ from syncdiff.evaluate.fidelity import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace
 from syncdiff.evaluate.identity import DlibEmbedder, Identity, TorchScriptEmbedder
 from syncdiff.evaluate.landmarks import LandmarkDistance
 from syncdiff.evaluate.lipsync import LipSync
+from syncdiff.evaluate.lipsync_tracks import LipSyncTracks, load_pipeline
 from syncdiff.evaluate.metric import Metric
 from syncdiff.evaluate.perceptual import Lpips, load_lpips
 from syncdiff.evaluate.protocol import Protocol
@@ -49,9 +50,16 @@ class Entry:
         return self.metric.weights if self.weights_for is None else self.weights_for(protocol)
 
 
+def lip_sync_weights(protocol: Protocol) -> tuple[str, ...]:
+    return LipSyncTracks.weights if protocol.lse == "syncnet-tracks" else LipSync.weights
+
+
 def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
-    network = SyncNet(load_original(tools.weights["syncnet"])).to(tools.device)
-    return LipSync(network, fps=protocol.lse_fps)
+    weights = tools.weights
+    if protocol.lse == "syncnet-tracks":
+        frames = protocol.lse_min_track_frames
+        return LipSyncTracks(load_pipeline(weights["syncnet"], weights["s3fd-syncnet"], tools.device, frames))
+    return LipSync(SyncNet(load_original(weights["syncnet"])).to(tools.device), fps=protocol.lse_fps)
 
 
 def make_identity(tools: Tools, protocol: Protocol) -> Metric:
@@ -78,7 +86,7 @@ def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Prot
 
 
 METRICS: Mapping[str, Entry] = {
-    "lse": Entry(LipSync, make_lip_sync),
+    "lse": Entry(LipSync, make_lip_sync, lip_sync_weights),
     "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
     "psnr": Entry(Psnr, lambda tools, protocol: Psnr()),
     "psnr_face": Entry(PsnrFace, lambda tools, protocol: PsnrFace()),
