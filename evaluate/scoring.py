@@ -31,7 +31,16 @@ from syncdiff.pipeline.weights import WeightFile, WeightsError
 
 FORM = FormOfPair.name
 LOAD = "load"
-_PACKAGES = ("torch", "torchvision", "scikit-image", "lpips", "pytorch-fid", "syncnet-python")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "scikit-image",
+    "lpips",
+    "pytorch-fid",
+    "syncnet-python",
+    "face-recognition-models",
+    "face-alignment",
+)
 
 
 class LoadError(Exception):
