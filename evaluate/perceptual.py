@@ -9,6 +9,7 @@ The values depend on the size of the pictures; a report names region and size.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -89,7 +90,9 @@ def load_lpips(path: Path) -> lpips.LPIPS:
 
 def build_lpips(alexnet: Mapping[str, Tensor]) -> lpips.LPIPS:
     """LPIPS with AlexNet's convolutions, named as in torchvision. Raises RuntimeError if they do not fit."""
-    network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
+    with warnings.catch_warnings():  # the package still builds AlexNet by torchvision's older arguments
+        warnings.simplefilter("ignore", UserWarning)
+        network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
     # lpips groups the layers of torchvision's `features` into slices and keeps their numbers: features.3
     # becomes slice2.3
     numbers = {name.split(".", 1)[1]: name for name in network.net.state_dict()}

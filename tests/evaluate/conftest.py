@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pytorch_fid import inception
 from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
 from syncdiff.evaluate.pairs import ClipPair, Faces
@@ -48,6 +49,16 @@ def original_syncnet() -> OriginalSyncNet:
 @pytest.fixture(scope="session")
 def syncnet(original_syncnet: OriginalSyncNet) -> SyncNet:
     return SyncNet(original_syncnet)
+
+
+@pytest.fixture(scope="session")
+def inception_weights() -> dict[str, torch.Tensor]:
+    """Random weights of pytorch-fid's network, with the names of its file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, weights: None)
+        network = inception.fid_inception_v3()
+    return fill(network).state_dict()
 
 
 @pytest.fixture(scope="session")

@@ -27,22 +27,12 @@ from syncdiff.evaluate.fid import (
 )
 from syncdiff.pipeline.records import ClipError
 
-from .conftest import StillPair, fill
+from .conftest import StillPair
 
 
 @pytest.fixture(scope="module")
-def weights() -> dict[str, torch.Tensor]:
-    """Random weights of the whole network, with the names of pytorch-fid's file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, weights: None)
-        network = inception.fid_inception_v3()
-    return fill(network).state_dict()
-
-
-@pytest.fixture(scope="module")
-def network(weights: dict[str, torch.Tensor]) -> inception.InceptionV3:
-    return build_inception(weights)
+def network(inception_weights: dict[str, torch.Tensor]) -> inception.InceptionV3:
+    return build_inception(inception_weights)
 
 
 def pictures(count: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
@@ -72,9 +62,9 @@ def test_pictures_of_several_sizes(network: inception.InceptionV3):
     assert inception_features(network, []).shape == (0, FEATURES)
 
 
-def test_weights_come_from_the_file(weights: dict[str, torch.Tensor], network, tmp_path: Path):
+def test_weights_come_from_the_file(inception_weights: dict[str, torch.Tensor], network, tmp_path: Path):
     path = tmp_path / "pt_inception.pth"
-    torch.save(weights, path)
+    torch.save(inception_weights, path)
     for name, tensor in load_inception(path).state_dict().items():
         assert torch.equal(tensor, network.state_dict()[name])
 
@@ -137,10 +127,12 @@ def test_one_frame_has_no_covariance():
 
 
 @pytest.mark.long
-def test_equals_the_command(weights: dict[str, torch.Tensor], network: inception.InceptionV3, tmp_path: Path):
+def test_equals_the_command(
+    inception_weights: dict[str, torch.Tensor], network: inception.InceptionV3, tmp_path: Path
+):
     hub = tmp_path / "hub" / "checkpoints"
     hub.mkdir(parents=True)
-    torch.save(weights, hub / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1])
+    torch.save(inception_weights, hub / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1])
     sets = [pictures(30, (90, 70), 0), [cv2.GaussianBlur(p, (0, 0), 3) for p in pictures(30, (90, 70), 1)]]
     folders = [save(tmp_path / name, frames) for name, frames in zip("ab", sets, strict=True)]
     command = [sys.executable, "-m", "pytorch_fid", *folders, "--device", "cpu", "--num-workers", "0"]
