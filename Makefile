@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-long test-fairseq quality typecheck bench learn clean
+.PHONY: help install demo test test-long test-fairseq quality typecheck bench clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -18,10 +18,19 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,quality]'
 	touch $@
 
-demo: install  ## prepare a small sample data set and look at it
+DEMO_STEPS ?= 300
+demo: install  ## the whole way on a small data set: prepare, train, generate, evaluate
 	$(BIN)/syncdiff-prep sample data/sample-raw
-	$(BIN)/syncdiff-prep lrs2 data/sample-raw --out data/sample
+	$(BIN)/syncdiff-prep weights untrained data/untrained-avhubert.safetensors
+	$(BIN)/syncdiff-prep lrs2 data/sample-raw --out data/sample --avhubert data/untrained-avhubert.safetensors
 	$(BIN)/syncdiff-prep inspect data/sample
+	$(BIN)/syncdiff-train train-tiny.yaml --data data/sample --out runs/demo --steps $(DEMO_STEPS)
+	$(BIN)/syncdiff-generate --checkpoint runs/demo --data data/sample --split test --out results/demo
+	$(BIN)/syncdiff-eval results/demo --data data/sample --split test --out eval/demo
+	@echo
+	@echo "The data set:   data/sample/report/index.html"
+	@echo "The evaluation: eval/demo/report.html  ($(DEMO_STEPS) steps show that everything runs, not good lips)"
+	@echo "Next:           .venv/bin/syncdiff-prep lrs2 /raw/lrs2 --dry-run, and README.md"
 
 test: install  ## the tests (under 10 minutes on two cores)
 	$(BIN)/python -m pytest -m 'not long and not fairseq'
@@ -59,4 +68,4 @@ typecheck: install
 	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p syncdiff
 
 clean:  ## remove what the targets above made, but not the environment
-	rm -rf build dist data/sample data/sample-raw
+	rm -rf build dist data/sample data/sample-raw runs/demo results/demo eval/demo

@@ -12,7 +12,7 @@ import click
 import pytest
 import typer
 
-from syncdiff.evaluate.cli import app as eval_app
+from syncdiff.evaluate.cli import evaluate
 from syncdiff.model.cli import run_generate, run_train
 from syncdiff.pipeline.cli import app as prep_app
 
@@ -29,7 +29,7 @@ COMMANDS = {
     "syncdiff-prep": prep_app,
     "syncdiff-train": single(run_train),
     "syncdiff-generate": single(run_generate),
-    "syncdiff-eval": eval_app,
+    "syncdiff-eval": single(evaluate),
 }
 
 
@@ -57,7 +57,7 @@ def test_a_command_is_understood(line: str) -> None:
 
 def test_every_make_target_exists() -> None:
     makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text()
-    for target in set(re.findall(r"\bmake ([a-z-]+)", README)):
+    for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
