@@ -123,10 +123,14 @@ class DiffusionConfig:
         False  # the last step is pure noise (Lin et al. 2024, arXiv 2305.08891, algorithm 1)
     )
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    loss_region: Literal["mask", "whole"] = "mask"
-    loss_weight: Literal["prediction", "picture"] = (
-        "prediction"  # whose error counts alike at every noise level
+    data_std: float | None = (
+        None  # expected spread of the picture, for preconditioning as in EDM; null for none
     )
+    prior: Literal["zero", "identity"] = "zero"  # the picture that the spread is around
+    loss_region: Literal["mask", "whole"] = "mask"
+    # Whose error counts alike at every noise level: that of the predicted noise (or velocity) or of the
+    # picture.
+    loss_weight: Literal["prediction", "picture"] = "prediction"
     sampler: Literal["ddim", "dpm++"] = "ddim"
     sampling_steps: int = 25
     guidance: float = 1.0  # scale of classifier-free guidance on the sound; 1 is none
@@ -141,6 +145,11 @@ class DiffusionConfig:
             f"diffusion.sampling_steps: {self.sampling_steps} is not between 1 and {self.timesteps}",
         )
         _require(
+            self.data_std is None or (self.data_std > 0 and self.prediction == "v_prediction"),
+            "diffusion.data_std: must be positive, and needs v_prediction",
+        )
+        _require(self.prior == "zero" or self.data_std is not None, "diffusion.prior: needs data_std")
+        _require(
             0.0 < self.beta_start <= self.beta_end < 1.0, "diffusion: needs 0 < beta_start <= beta_end < 1"
         )
         _require(self.guidance >= 0.0, f"diffusion.guidance: {self.guidance} is negative")
@@ -150,11 +159,10 @@ class DiffusionConfig:
 class DataConfig:
     train_split: str = "train"
     val_split: str | None = "val"  # where the sample strips come from; null takes the training split
-    identity: Literal["random", "ranked"] = (
-        "random"  # any other frame of the clip (paper), or the store's ranking
-    )
+    identity: Literal["random", "ranked"] = "random"  # any other frame (paper), or the store's ranking
     mirror: bool = True  # show half of the samples mirrored
     light: float = 0.0  # vary the light: standard deviation of the logarithm of a sample's RGB gains
+    shift: float = 0.0  # move all pictures of a sample by at most this share of their side
     frames_per_clip: int = 8  # samples drawn from a clip each time it is visited
     window: int = 4  # row groups open at once per worker, among whose samples the order is shuffled
     workers: int = 2  # loader processes per rank; 0 loads in the training process
@@ -165,6 +173,7 @@ class DataConfig:
             "loader: frames_per_clip and window must be 1 or more",
         )
         _require(self.workers >= 0 and self.light >= 0, "loader: workers and light must be 0 or more")
+        _require(0.0 <= self.shift < 0.5, f"loader.shift: {self.shift} is not in [0, 0.5)")
 
 
 @dataclass(frozen=True)
@@ -224,16 +233,36 @@ class TrainConfig:
 
 
 def load_config(path: Path, overrides: typing.Sequence[str] = ()) -> TrainConfig:
-    """Read a YAML file and apply `section.key=value` overrides (values in YAML); raise ConfigError."""
+    """Read a YAML file and apply `section.key=value` overrides (values in YAML); raise ConfigError.
+
+    A file may begin with `base: other.yaml`, a file beside it, and then holds only what differs.
+    """
+    mapping = _read(path, ())
+    for override in overrides:
+        _override(mapping, override)
+    return from_mapping(mapping, str(path))
+
+
+def _read(path: Path, through: tuple[Path, ...]) -> dict[str, Any]:
+    if path in through:
+        raise ConfigError(f"{path}: is its own base")
     try:
         mapping = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: {error}") from error
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path}: expected keys and values, got {type(mapping).__name__}")
-    for override in overrides:
-        _override(mapping, override)
-    return from_mapping(mapping, str(path))
+    base = mapping.pop("base", None)
+    return mapping if base is None else _over(_read(path.parent / str(base), (*through, path)), mapping)
+
+
+def _over(base: dict[str, Any], mapping: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `mapping`, section by section."""
+    merged = dict(base)
+    for key, value in mapping.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(base[key], value) if both else value
+    return merged
 
 
 def from_mapping(mapping: dict[str, Any], where: str = "configuration") -> TrainConfig:

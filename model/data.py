@@ -161,6 +161,7 @@ class Choice:
     hears: bool = True
     mirrored: bool = False
     gains: tuple[float, ...] = (1.0, 1.0, 1.0)  # of red, green and blue
+    shift: tuple[int, ...] = (0, 0)  # pixels down and to the right
 
 
 def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Choice]:
@@ -180,7 +181,9 @@ def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Choi
         hears = bool(rng.random() >= config.model.audio.drop)
         mirrored = loader.mirror and bool(rng.random() < 0.5)
         gains = np.exp(loader.light * (rng.standard_normal() + 0.3 * rng.standard_normal(3)))
-        chosen.append(Choice(target, identity, pose, hears, mirrored, tuple(gains.tolist())))
+        shift = np.round(rng.uniform(-loader.shift, loader.shift, 2) * config.model.resolution).astype(int)
+        looks = tuple(gains.tolist()), tuple(shift.tolist())
+        chosen.append(Choice(target, identity, pose, hears, mirrored, *looks))
     return chosen
 
 
@@ -197,7 +200,7 @@ def read_samples(clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: l
     return [
         Sample(
             target=_shown(faces[c.target], c),
-            mask=mask[:, ::-1] if c.mirrored else mask,
+            mask=_shown_mask(mask, c),
             identity=_shown(faces[c.identity], c),
             pose=_shown(faces[c.pose], c),
             has_pose=c.pose >= 0,
@@ -210,14 +213,26 @@ def read_samples(clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: l
 
 
 def _shown(face: U8, choice: Choice) -> U8:
-    """The face [N,N,3], mirrored and lit as chosen: each pixel on its own, so nothing leaves the mask."""
+    """The face [N,N,3] mirrored, lit and shifted as chosen, its border repeated where it leaves a gap."""
     if choice.mirrored:
         face = face[:, ::-1]
-    if choice.gains == (1.0, 1.0, 1.0):
-        return face
-    levels = np.arange(256)[:, None] * np.array(choice.gains)
-    table = np.minimum(levels + 0.5, 255).astype(np.uint8)
-    return np.stack([table[face[..., c], c] for c in range(3)], axis=-1)
+    if choice.gains != (1.0, 1.0, 1.0):
+        levels = np.arange(256)[:, None] * np.array(choice.gains)
+        table = np.minimum(levels + 0.5, 255).astype(np.uint8)
+        face = np.stack([table[face[..., c], c] for c in range(3)], axis=-1)
+    (dy, dx), size = choice.shift, len(face)
+    here = np.arange(size)
+    return face[np.clip(here - dy, 0, size - 1)][:, np.clip(here - dx, 0, size - 1)]
+
+
+def _shown_mask(mask: Bool, choice: Choice) -> Bool:
+    """The mask [N,N] of a face so shown; the gap, whose repeated border may be mouth, is masked."""
+    (dy, dx), size = choice.shift, len(mask)
+    moved = np.ones_like(mask)
+    source = mask[:, ::-1] if choice.mirrored else mask
+    part = source[max(0, -dy) : size - max(0, dy), max(0, -dx) : size - max(0, dx)]
+    moved[max(0, dy) : size - max(0, -dy), max(0, dx) : size - max(0, -dx)] = part
+    return moved
 
 
 def collate(samples: list[Sample]) -> Batch:

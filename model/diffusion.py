@@ -51,6 +51,33 @@ def solver(config: DiffusionConfig, clip: bool) -> Scheduler:
     )
 
 
+def predict(
+    network: Network,
+    schedule: Scheduler,
+    config: DiffusionConfig,
+    noisy: Tensor,
+    steps: Tensor,
+    given: Conditions,
+) -> Tensor:
+    """Predicted noise or velocity [B,C,S,S] float32; with `data_std`, of a preconditioned network.
+
+    If pictures are spread by d around a prior p, the best linear guess from x_t = a x + s e alone is
+    p + (x_t - a p) a d^2 / (a^2 d^2 + s^2), and s d / sqrt(a^2 d^2 + s^2) is its error: the network supplies
+    only what is missing, at unit scale (Karras et al. 2022, arXiv 2206.00364, section 5 and appendix B.6,
+    here for a^2 + s^2 = 1). With d = 1 around zero this is v-prediction. The smaller d is, the less of the
+    noise has to pass through the network.
+    """
+    output = network(noisy, steps, given).float()
+    if config.data_std is None:
+        return output
+    signal = schedule.alphas_cumprod.to(noisy.device)[steps].view(-1, 1, 1, 1)
+    a, s, d = signal.sqrt(), (1 - signal).sqrt(), config.data_std
+    prior = given.identity if config.prior == "identity" else torch.zeros_like(noisy)
+    variance = (a * d) ** 2 + s**2
+    picture = prior + (noisy - a * prior) * (a * d**2 / variance) + output * (s * d / variance.sqrt())
+    return (a * noisy - picture) / s
+
+
 def denoising_loss(
     network: Network,
     schedule: Scheduler,
@@ -69,7 +96,7 @@ def denoising_loss(
     steps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
     noisy = schedule.add_noise(target, noise, steps)
     wanted = noise if config.prediction == "epsilon" else schedule.get_velocity(target, noise, steps)
-    error = (network(noisy, steps, given).float() - wanted.float()).square()
+    error = (predict(network, schedule, config, noisy, steps, given) - wanted.float()).square()
     region = mask.to(error.dtype) if config.loss_region == "mask" else torch.ones_like(error[:, :1])
     per_sample = (error * region).sum((1, 2, 3)) / (region.sum((1, 2, 3)).clamp(min=1) * error.shape[1])
     if config.loss_weight == "picture":
@@ -106,15 +133,16 @@ def sample(
     """
     scheduler = solver(config, clip)
     scheduler.set_timesteps(config.sampling_steps, device=noise.device)
+    schedule = training_schedule(config)
     both = given + given.unheard() if config.guidance != 1.0 else given
     picture = noise
     for step in scheduler.timesteps:
         steps = step.expand(len(noise))
         picture = torch.where(mask, picture, scheduler.add_noise(known, noise, steps))
         if config.guidance == 1.0:
-            predicted = network(picture, steps, both).float()
+            predicted = predict(network, schedule, config, picture, steps, both)
         else:
-            doubled = network(torch.cat([picture, picture]), steps.repeat(2), both).float()
+            doubled = predict(network, schedule, config, picture.repeat(2, 1, 1, 1), steps.repeat(2), both)
             heard, unheard = doubled.chunk(2)
             predicted = unheard + config.guidance * (heard - unheard)
         picture = scheduler.step(predicted, step, picture, return_dict=False)[0]

@@ -90,10 +90,10 @@ def _encode(target: Path, frames: Iterable[U8], rate: Fraction, sound: list[str]
     if first is None:
         raise ClipError("render", "no-frames", f"{target}: there is no frame to write")
     height, width = first.shape[:2]
+    odd = ((0, height % 2), (0, width % 2), (0, 0))
+    height, width = height + height % 2, width + width % 2
     # The matrix is named in the file, or players would guess it from the size and shift the colours.
-    colours = "scale=out_color_matrix=bt709:out_range=tv,pad=ceil(iw/2)*2:ceil(ih/2)*2"
-    if height % 2 or width % 2:
-        colours += f",fillborders=right={width % 2}:bottom={height % 2}:mode=smear"
+    colours = "scale=out_color_matrix=bt709:out_range=tv"
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", "-f", "rawvideo"]
     command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0", *sound]
     command += [
@@ -114,7 +114,7 @@ def _encode(target: Path, frames: Iterable[U8], rate: Fraction, sound: list[str]
         assert process.stdin is not None and process.stderr is not None
         try:
             for frame in itertools.chain([first], frames):
-                process.stdin.write(np.ascontiguousarray(frame).data)
+                process.stdin.write(np.pad(frame, odd, mode="edge").data)
             process.stdin.close()
         except BrokenPipeError:
             pass  # it ended early; its message says why

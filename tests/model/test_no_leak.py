@@ -130,7 +130,9 @@ def test_training_conditions(
     identity = (frame + 1 + seed % (FRAMES - 1)) % FRAMES
     pose = int(clip.columns["pose_index"][frame])
     gains = (1.3, 0.7, 1.0) if lit else (1.0, 1.0, 1.0)
-    choice = [Choice(frame, identity, pose, True, lit, gains)]
+    choice = [
+        Choice(frame, identity, pose, True, lit, gains, (seed % 5 - 2, seed % 7 - 3) if lit else (0, 0))
+    ]
     results = []
     for one in (clip, repainted(clip, frame, seed + 1)):
         batch = collate(read_samples(one, config, SPEC, choice))  # type: ignore[arg-type]
