@@ -75,7 +75,8 @@ def predict(
     prior = given.identity if config.prior == "identity" else torch.zeros_like(noisy)
     variance = (a * d) ** 2 + s**2
     picture = prior + (noisy - a * prior) * (a * d**2 / variance) + output * (s * d / variance.sqrt())
-    return (a * noisy - picture) / s
+    velocity: Tensor = (a * noisy - picture) / s
+    return velocity
 
 
 def denoising_loss(

@@ -36,6 +36,9 @@ def test_defaults_make_sense_and_survive_a_round_trip() -> None:
         ),
         ({"model": {"pose": {"noise": -1}}}, "pose.noise"),
         ({"diffusion": {"zero_terminal_snr": True}}, "zero_terminal_snr needs v_prediction"),
+        ({"diffusion": {"data_std": 0.5}}, "data_std: must be positive, and needs v_prediction"),
+        ({"diffusion": {"prior": "identity"}}, "prior: needs data_std"),
+        ({"loader": {"shift": 0.5}}, "loader.shift"),
         ({"diffusion": {"sampling_steps": 1001}}, "sampling_steps: 1001"),
         ({"diffusion": {"beta_start": 0.1, "beta_end": 0.01}}, "beta_start"),
         ({"optim": {"lr": 0.0}}, "lr must be positive"),
@@ -77,6 +80,16 @@ def test_overrides_win_and_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             load_config(file, [wrong])
+
+
+def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("optim: {lr: 0.5, steps: 7}\nseed: 3\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\noptim: {steps: 8}\n")
+    config = load_config(tmp_path / "b.yaml", ["seed=4"])
+    assert (config.optim.lr, config.optim.steps, config.seed) == (0.5, 8, 4)
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    with pytest.raises(ConfigError, match="its own base"):
+        load_config(tmp_path / "b.yaml")
 
 
 def test_unreadable_files_are_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from syncdiff.model.config import DiffusionConfig
-from syncdiff.model.diffusion import denoising_loss, sample, training_schedule
+from syncdiff.model.diffusion import denoising_loss, predict, sample, training_schedule
 from syncdiff.model.network import Conditions
 
 V = DiffusionConfig(
@@ -160,3 +160,31 @@ def test_the_area_of_a_mask_does_not_weigh() -> None:
 
     loss = denoising_loss(off, training_schedule(EPSILON), EPSILON, truth, mask, nothing(2))
     assert loss == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["zero", "identity"])
+def test_preconditioning_asks_for_what_the_linear_guess_lacks(prior: str) -> None:
+    """Of pictures from N(prior, d^2) the best linear guess leaves an error of unit scale and no trend."""
+    torch.manual_seed(0)
+    config = replace(V, data_std=0.25, prior=prior)
+    schedule, count = training_schedule(config), 4000
+    given = replace(nothing(count, 1), identity=torch.full((count, 3, 1, 1), 0.4))
+    mean = 0.4 if prior == "identity" else 0.0
+    for step in (50, 400, 900, 999):
+        steps = torch.full((count,), step)
+        truth = mean + 0.25 * torch.randn(count, 3, 1, 1)
+        noise = torch.randn_like(truth)
+        noisy = schedule.add_noise(truth, noise, steps)
+        velocity = schedule.get_velocity(truth, noise, steps)
+        zero = predict(lambda x, t, g: torch.zeros_like(x), schedule, config, noisy, steps, given)
+        one = predict(lambda x, t, g: torch.ones_like(x), schedule, config, noisy, steps, given)
+        wanted = (velocity - zero) / (one - zero)
+        assert wanted.std() == pytest.approx(1.0, abs=0.05)
+        assert abs(float(torch.corrcoef(torch.stack([wanted.flatten(), noisy.flatten()]))[0, 1])) < 0.05
+
+
+def test_preconditioning_for_unit_spread_is_velocity_prediction() -> None:
+    config = replace(V, data_std=1.0)
+    noisy, steps = torch.randn(3, 3, 8, 8), torch.tensor([10, 500, 999])
+    predicted = predict(lambda x, t, g: x + 1, training_schedule(config), config, noisy, steps, nothing(3))
+    assert torch.allclose(predicted, -(noisy + 1), atol=2e-3)
