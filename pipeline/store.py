@@ -212,7 +212,7 @@ class ClipView:
         cell = self._cell(name)
         if not pa.types.is_list(cell.type):
             raise StoreError(f"{name} is not a per-frame column; use value({name!r})")
-        array = _list_array(cell).copy()
+        array = np.array(_list_array(cell))
         return array.reshape(len(array), *_SHAPES[name]) if name in _SHAPES else array
 
     def frames(self, indices: Sequence[int] | slice | None = None) -> U8:
@@ -257,7 +257,7 @@ class ClipView:
         steps = _list_array(cell)
         rate_hz = float(reader.metadata[b"syncdiff.rate_hz"])
         last = len(steps) if stop is None else int(stop * rate_hz / FPS)
-        return steps[int(start * rate_hz / FPS) : last].copy()  # the caller's own, writable for PyTorch
+        return np.array(steps[int(start * rate_hz / FPS) : last])  # the caller's own copy, writable
 
     @property
     def row_number(self) -> int:

@@ -33,7 +33,8 @@ def make_record(clip_id: str, frames: int, seed: int = 0, *, sound: bool = True)
         "mouth_opening": values(), "pose_index": np.arange(-1, frames - 1, dtype=np.int32),
         "identity_index": np.full((frames, 3), -1, np.int32), "audio_flac": b"flac" if sound else None,
         "audio_padded_samples": 0 if sound else None, "interocular_px": 20.0, "sharpness": 5.0,
-        "coverage": 1.0, "num_faces": 1, "av_lag_frames": 0 if sound else None, "av_correlation": 0.9 if sound else None,
+        "coverage": 1.0, "num_faces": 1, "av_lag_frames": 0 if sound else None,
+        "av_correlation": 0.9 if sound else None,
     }  # fmt: skip
 
 
