@@ -9,49 +9,42 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.config import ConfigError, load_config
-from syncdiff.model.dub import dub
-from syncdiff.model.generate import load_model
-from syncdiff.model.progress import gpu_memory_gib
-from syncdiff.model.results import generate_results, make_pairs
-from syncdiff.model.run import start_again
-from syncdiff.model.train import TrainingError, train
-from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store import StoreError, open_dataset
 
-T = TypeVar("T")
-DECLARED = (ConfigError, ckpt.CheckpointError, TrainingError, StoreError, ClipError)
+if TYPE_CHECKING:
+    from syncdiff.model.generate import Model
+
+# PyTorch and diffusers take seconds to import; what needs them is imported where a command begins its work,
+# so that help and mistakes are answered at once.
 
 TRAIN_HELP = """Train SyncDiff from a prepared data set.
 
-    syncdiff-train train-tiny.yaml --data data/sample --out runs/tiny
+[bold]syncdiff-train train-tiny.yaml --data data/sample --out runs/tiny[/] — a toy
 
-    syncdiff-train configs/train-lrs2.yaml --data data/lrs2 --out runs/lrs2
+[bold]syncdiff-train train-lrs2.yaml --data data/lrs2 --out runs/lrs2[/] — on a GPU
 
-    syncdiff-train train-lrs2.yaml --data data/lrs2 --out runs/mel --set model.audio.features=mel
+[bold]syncdiff-train my.yaml --data data/lrs2 --out runs/mel --set model.audio.features=mel[/]
 
-    accelerate launch --num_processes 4 -m syncdiff.model.cli train-lrs2.yaml --data data/lrs2 --out runs/lrs2
+[bold]accelerate launch -m syncdiff.model.cli train-lrs2.yaml --data data/lrs2 --out runs/lrs2[/]
 
-The same command goes on where it was stopped. Ctrl-C and SIGTERM save first. Progress is also in TensorBoard:
-tensorboard --logdir runs
+The same command goes on where it was stopped; Ctrl-C and SIGTERM save first. Watch it with
+[bold]tensorboard --logdir runs[/], too.
 """
 
 GENERATE_HELP = """Make videos with a trained model: whole splits of a data set, or one video with one sound.
 
-    syncdiff-generate --checkpoint runs/tiny --data data/sample --split test --out results/tiny
+[bold]syncdiff-generate --checkpoint runs/tiny --data data/sample --split test --out results/tiny[/]
 
-    syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --split test --raw /raw/lrs2 --out results/lrs2
+[bold]syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --raw /raw/lrs2 --out results/full[/]
 
-    syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --pairs test_filelist_lrs2.txt --out
-    results/unsynced
+[bold]syncdiff-generate --checkpoint runs/lrs2 --data data/lrs2 --pairs list.txt --out results/unsynced[/]
 
-    syncdiff-generate --checkpoint runs/lrs2 --video speaker.mp4 --audio speech.wav --out dubbed.mp4
+[bold]syncdiff-generate --checkpoint runs/lrs2 --video speaker.mp4 --audio speech.wav --out dubbed.mp4[/]
 
 Whole splits: the folder is what syncdiff-eval takes, and the same command makes what is missing. With --raw
 (the data set as it was before syncdiff-prep) faces are pasted back into the full frames; without it the
@@ -80,10 +73,14 @@ def run_train(
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Start again: remove the run that is in --out.")] = False,
 ) -> None:
+    """The body of `syncdiff-train`; its help is TRAIN_HELP."""
     overrides = list(settings or [])
     overrides += [] if steps is None else [f"optim.steps={steps}"]
     chosen = load_config(find_config(config), overrides)
     chosen = replace(chosen, data=data or chosen.data, out=out or chosen.out)
+    from syncdiff.model.run import start_again
+    from syncdiff.model.train import train
+
     console = Console(stderr=True)
     if overwrite and chosen.out is not None:
         start_again(Path(chosen.out))
@@ -102,7 +99,7 @@ def run_generate(
         Literal["reconstruction", "cross"],
         typer.Option(help="Each clip with its own sound, or with another's."),
     ] = "reconstruction",
-    pairs: Annotated[Path | None, typer.Option(help="List of lines '<sound clip> <video clip>'.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="List of lines: sound clip, video clip.")] = None,
     raw: Annotated[
         Path | None, typer.Option(help="The raw data set, to paste faces into full frames.")
     ] = None,
@@ -117,8 +114,14 @@ def run_generate(
     ] = None,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where to compute.")] = "auto",
 ) -> None:
+    """The body of `syncdiff-generate`; its help is GENERATE_HELP."""
     if (data is None) == (video is None):
         raise ConfigError("give either --data (whole splits) or --video (one clip)")
+    from syncdiff.model.dub import dub
+    from syncdiff.model.generate import load_model
+    from syncdiff.model.results import generate_results, make_pairs
+    from syncdiff.pipeline.store import open_dataset
+
     model = load_model(checkpoint, device, sampler=sampler, sampling_steps=steps, guidance=guidance)
     size = batch or (32 if model.device.type == "cuda" else 8)
     started = time.perf_counter()
@@ -141,10 +144,13 @@ def run_generate(
     typer.echo(_speed(frames, time.perf_counter() - started))
 
 
-def _record(model: Any, checkpoint: Path, pairs: str) -> dict[str, Any]:
+def _record(model: Model, checkpoint: Path, pairs: str) -> dict[str, Any]:
+    """What the videos of a folder have to have in common."""
     diffusion = model.diffusion
+    from syncdiff.model.checkpoint import find
+
     return {
-        "checkpoint": str(ckpt.find(checkpoint)),
+        "checkpoint": str(find(checkpoint)),
         "step": model.step,
         "sampler": diffusion.sampler,
         "sampling_steps": diffusion.sampling_steps,
@@ -154,6 +160,8 @@ def _record(model: Any, checkpoint: Path, pairs: str) -> dict[str, Any]:
 
 
 def _speed(frames: int, seconds: float) -> str:
+    from syncdiff.model.progress import gpu_memory_gib
+
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
         2**20 if sys.platform != "darwin" else 2**30
     )
@@ -164,23 +172,26 @@ def _speed(frames: int, seconds: float) -> str:
     )
 
 
-def _app(command: Callable[..., None], text: str) -> typer.Typer:
-    app = typer.Typer(
-        add_completion=False,
-        rich_markup_mode="markdown",
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
-    app.command(help=text)(command)
-    return app
-
-
 def _main(command: Callable[..., None], text: str) -> None:
-    """Run a command; a declared failure is a message and exit code 1, wrong usage 2."""
+    """Run a command. A failure that is known is a message and exit code 1; wrong usage is 2."""
+    app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    app.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})(command)
     try:
-        _app(command, text)()
-    except DECLARED as error:
+        app()
+    except Exception as error:
+        if not isinstance(error, _known_failures()):
+            raise
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(1) from None
+
+
+def _known_failures() -> tuple[type[Exception], ...]:
+    from syncdiff.model.checkpoint import CheckpointError
+    from syncdiff.model.train import TrainingError
+    from syncdiff.pipeline.records import ClipError
+    from syncdiff.pipeline.store import StoreError
+
+    return ConfigError, CheckpointError, TrainingError, StoreError, ClipError
 
 
 def train_main() -> None:
