@@ -9,6 +9,7 @@ from syncdiff.pipeline.detect import Detections, FrameBackend, Shapes, box_iou, 
 from syncdiff.pipeline.follow import SAME_FACE_IOU, Followed, Follower, TrackConfig
 from syncdiff.pipeline.records import F32, U8
 
+_LITTLE_DOUBT = 0.5  # of the most that is allowed
 _ONE_FACE_IOU = 0.5  # two followed boxes that overlap by more are on one face
 _WINDOW_FACE_PX = 100  # a lost face is looked for at this size: HOG's window is 80 px
 _WINDOW_MARGIN = 0.7  # and this far around its last place, in box sides
@@ -44,12 +45,28 @@ class CarryingFollower(Follower):
     def _carry(self, face: Followed, frame: U8) -> bool:
         """The face's entry for this frame from its place in the last one; whether it is still on the face."""
         box, roll = face.place()
-        shapes = self._backend.fit(frame, box, roll)
+        shapes = self._quick_fit(face, frame, box, roll) or self._backend.fit(frame, box, roll)
         if not self._fits(shapes) or _jumped(box[0], box_of_shape(shapes.landmarks_px)[0][0]):
             face.sure = len(face)  # every entry so far did fit
             return False
         face.add(shapes.landmarks_px[0], face.scores[-1])
+        if float(shapes.doubt[0]) > _LITTLE_DOUBT * self._max_doubt:
+            face.next_doubt = self.frames + 1
+        elif self.frames >= face.next_doubt:
+            face.next_doubt = self.frames + self._config.doubt_interval
         return self.frames < face.next_check or self._check(face, frame, shapes)
+
+    def _quick_fit(self, face: Followed, frame: U8, box: F32, roll: F32) -> Shapes | None:
+        """The shape without asking for doubt; None if it is time to ask, or if the shape has changed much."""
+        if self.frames >= face.next_doubt:
+            return None
+        landmarks = self._backend.landmarks(frame, box, roll)
+        moved = landmarks[0] - face.shapes[-1]
+        moved -= moved.mean(axis=0)
+        change = float(np.hypot(moved[:, 0], moved[:, 1]).mean()) / max(float(box[0, 2] - box[0, 0]), 1e-6)
+        if change > _LITTLE_DOUBT * self._max_doubt:
+            return None
+        return Shapes(landmarks, np.zeros(1, np.float32))
 
     def _check(self, face: Followed, frame: U8, shapes: Shapes) -> bool:
         """Ask the detector about a shape, and the thorough one, if it is its turn, where the first denies."""

@@ -29,6 +29,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "clips_per_shard": (1, 100_000),
     "gpus_per_worker": (0, 1),
     "track.detect_interval": (1, 1000),
+    "track.doubt_interval": (1, 1000),
     "track.search_interval": (1, 1000),
     "track.verify_interval": (1, 1000),
     "track.thorough_interval": (1, 1000),

@@ -19,20 +19,23 @@ SAME_FACE_IOU = 0.25  # boxes of one face in neighbouring frames overlap by more
 class TrackConfig:
     """How faces are found, followed, lost and smoothed. Frames are at 25 per second.
 
-    detect_interval: frames between searches of the whole frame while a face is followed; search_interval: the
-    same while none is, doubled after every fruitless search until it is detect_interval. verify_interval:
-    frames between detector checks of a followed face whose last score was at least `sure_score`; below, every
-    frame is checked. thorough_interval: frames that one thorough check (dlib: MMOD) has to last, for each
-    face. start_score: least score of a new face. max_asymmetry: see `asymmetry`; a face turned further counts
-    as a profile. max_gap: longest stretch, in frames, that is interpolated when a lost face comes back.
-    min_face_px: least side of the face box. max_faces: faces followed at once. min_track_frames: shortest
-    track; min_coverage: least share of its frames in which the face was detected. smooth_window:
-    see `smooth_landmarks`; 1 leaves the landmarks as they are.
+    detect_interval: frames between searches of the whole frame while a face is followed; search_interval:
+    the same while none is, doubled after every fruitless search until it is detect_interval.
+    verify_interval: frames between detector checks of a followed face whose last score was at least
+    `sure_score`; below, every frame is checked. doubt_interval: frames between questions whether the
+    landmarks are in doubt, while they are in little of it and the shape changes little; else every frame.
+    thorough_interval: frames that one thorough check (dlib: MMOD) has to last, for each face. start_score:
+    least score of a new face. max_asymmetry: see `asymmetry`; a face turned further counts as a profile.
+    max_gap: longest stretch, in frames, that is interpolated when a lost face comes back. min_face_px:
+    least side of the face box. max_faces: faces followed at once. min_track_frames: shortest track;
+    min_coverage: least share of its frames in which the face was detected. smooth_window: see
+    `smooth_landmarks`; 1 leaves the landmarks as they are.
     """
 
     detect_interval: int = 25
     search_interval: int = 5
     verify_interval: int = 10
+    doubt_interval: int = 5
     thorough_interval: int = 10
     sure_score: float = 0.8
     start_score: float = 0.0
@@ -51,7 +54,8 @@ class Followed:
     detected.
 
     Entries from `sure` on have not been checked by the detector yet. `missing` while the face is lost; its
-    entries then repeat the last sure ones. `next_check` is the frame at which the detector is asked again.
+    entries then repeat the last sure ones. `next_check`, `next_doubt`: the frames at which the detector is
+    asked, and the predictor for its doubt.
     """
 
     start: int
@@ -61,6 +65,7 @@ class Followed:
     sure: int = 0
     missing: bool = False
     next_check: int = 0
+    next_doubt: int = 0
     next_thorough: int = 0
 
     def __len__(self) -> int:

@@ -179,7 +179,7 @@ def _follow_face(frames: U8) -> F32:
         faces = backend.detect(frame)
         if not len(faces):
             break
-        found.append(backend.landmarks(frame, faces.boxes_px[:1], np.zeros(1, np.float32))[0])
+        found.append(backend.fit(frame, faces.boxes_px[:1], np.zeros(1, np.float32)).landmarks_px[0])
     return np.stack(found)
 
 

@@ -122,7 +122,9 @@ def test_portrait_mouth_follows_over_the_whole_range() -> None:
         assert frame.shape == (224, 224, 3) and frame.dtype == np.uint8
         faces = backend.detect(frame)
         assert len(faces) == 1
-        measured.append(mouth_opening(backend.landmarks(frame, faces.boxes_px, np.zeros(1, np.float32)))[0])
+        measured.append(
+            mouth_opening(backend.fit(frame, faces.boxes_px, np.zeros(1, np.float32)).landmarks_px)[0]
+        )
     assert np.corrcoef(driven, measured)[0, 1] > 0.98
     assert measured[-1] > 0.28 and measured[0] < 0.05
 

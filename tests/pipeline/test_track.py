@@ -232,6 +232,7 @@ class Script:
         self.searches: list[int] = []
         self.thorough = 0
         self.quick = 0
+        self.fits = 0
 
     def detect(self, frame: U8, effort: int = 0) -> Detections:
         self.searches.append(effort)
@@ -241,8 +242,12 @@ class Script:
         return Detections(boxes, np.full(len(boxes), self.score, np.float32))
 
     def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
-        nearest = box_iou(boxes_px, box_of_shape(self.shapes)[0]).argmax(axis=1)
-        return Shapes(self.shapes[nearest], np.full(len(nearest), self.doubt, np.float32))
+        self.fits += 1
+        shapes = self.landmarks(frame, boxes_px, roll_rad)
+        return Shapes(shapes, np.full(len(shapes), self.doubt, np.float32))
+
+    def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
+        return self.shapes[box_iou(boxes_px, box_of_shape(self.shapes)[0]).argmax(axis=1)]
 
     def verify(self, frame: U8, box_px: F32, roll_rad: float, thorough: bool = False) -> float:
         self.thorough += thorough
@@ -284,6 +289,38 @@ def test_a_followed_face_is_searched_and_verified_seldom() -> None:
     track_faces([np.stack(blank(101))], script)
     assert script.searches == [0] * 5  # frames 0, 25, ... 100
     assert 10 <= script.quick <= 13 and script.thorough == 0
+
+
+def test_doubt_is_asked_for_seldom_while_there_is_little() -> None:
+    script = Script(place(50, 50, 80), doubt=0.01)
+    track_faces([np.stack(blank(101))], script)
+    assert 20 <= script.fits <= 24
+    unsure = Script(place(50, 50, 80), doubt=0.03)
+    track_faces([np.stack(blank(101))], unsure)
+    assert unsure.fits >= 100
+
+
+def test_doubt_is_asked_for_at_once_where_the_shape_changes() -> None:
+    """A face that turns into another shape between two questions is in doubt from that frame on."""
+    shape = place(50, 50, 80)
+    other = shape.copy()
+    other[48:] += np.float32(12)
+
+    class Changing(Script):
+        def detect(self, frame: U8, effort: int = 0) -> Detections:
+            if frame[0, 0, 0]:
+                self.shapes, self.doubt = other[None], 1.0
+            return super().detect(frame, effort)
+
+        def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
+            if frame[0, 0, 0]:
+                self.shapes, self.doubt = other[None], 1.0
+            return super().landmarks(frame, boxes_px, roll_rad)
+
+    frames = np.stack(blank(60))
+    frames[33:] = 255
+    (track,) = track_faces([frames], Changing(shape), TrackConfig(smooth_window=1)).tracks
+    assert len(track) == 33
 
 
 def test_an_unsure_face_is_verified_on_every_frame() -> None:
@@ -427,9 +464,8 @@ def test_followed_landmarks_are_those_of_fresh_detections(
     assert len(track) == len(frames) and track.detected.all()
     distances = []
     for index in range(0, len(frames), 8):
-        fresh = backend.landmarks(
-            frames[index], backend.detect(frames[index]).boxes_px[:1], np.zeros(1, np.float32)
-        )
+        box = backend.detect(frames[index]).boxes_px[:1]
+        fresh = backend.fit(frames[index], box, np.zeros(1, np.float32)).landmarks_px
         off = np.hypot(*np.moveaxis(track.landmarks_px[index] - fresh[0], -1, 0)).mean()
         distances.append(off / interocular_px(fresh)[0])
     assert np.median(distances) < 0.025 and max(distances) < 0.06
