@@ -106,6 +106,9 @@ def run_generate(
     limit: Annotated[int | None, typer.Option(help="Only the first so many clips.")] = None,
     video: Annotated[Path | None, typer.Option(help="A video whose speaker is to be redrawn.")] = None,
     audio: Annotated[Path | None, typer.Option(help="The speech; by default the video's own.")] = None,
+    avhubert: Annotated[
+        Path | None, typer.Option(help="With --video: the AV-HuBERT checkpoint of the model's features.")
+    ] = None,
     sampler: Annotated[Literal["ddim", "dpm++"] | None, typer.Option(help="Solver.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of guidance on the sound; 1 is none.")] = None,
@@ -126,7 +129,7 @@ def run_generate(
     size = batch or (32 if model.device.type == "cuda" else 8)
     started = time.perf_counter()
     if video is not None:
-        written = dub(model, video, audio, out, size, typer.echo)
+        written = dub(model, video, audio, out, size, typer.echo, avhubert)
         typer.echo(f"{written.path}: {written.frames} frames, {written.redrawn} with a redrawn mouth")
         frames = written.frames
     else:

@@ -14,20 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from syncdiff.model.audio import audio_windows, waveform_input
-from syncdiff.model.config import ConfigError
+from syncdiff.model.audio import audio_windows
 from syncdiff.model.footage import TrackedFace, find_faces, frames_in_order, open_at_own_rate
 from syncdiff.model.generate import Index, Job, Model, generate, make_job, there_and_back
 from syncdiff.model.render import SoundFile, paste, write_video
-from syncdiff.pipeline.audio import loudness
-from syncdiff.pipeline.features import SPECS
+from syncdiff.model.speech import Hearing, read_speech, speech_features
 from syncdiff.pipeline.media import probe, read_audio
-from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, U8, ClipError
+from syncdiff.pipeline.records import F32, FPS, SAMPLE_RATE_HZ, U8, ClipError
 from syncdiff.pipeline.track import make_backend
-
-SILENCE_DB = (
-    -60.0
-)  # in the band of speech formants; quiet speech reaches -45 dB, a recorder's noise about -75
 
 
 @dataclass(frozen=True)
@@ -40,15 +34,18 @@ class Dubbed:
     rate: Fraction
 
 
-def dub(model: Model, video_path: Path, sound_path: Path | None, out: Path, batch: int,
-        say: Callable[[str], None] = print) -> Dubbed:  # fmt: skip
+def dub(
+    model: Model, video_path: Path, sound_path: Path | None, out: Path, batch: int,
+    say: Callable[[str], None] = print, avhubert: Path | None = None,
+) -> Dubbed:  # fmt: skip
     """Redraw the mouth in a video so that it speaks a sound (without one, the video's own).
 
     Size, rate and everything outside the mouth masks stay. Raises ClipError where there is no face, no sound
     or no speech, or a file cannot be read; ConfigError where the model's features cannot be made of a sound
-    file.
+    file, or not without `avhubert`, the checkpoint that made those it was trained with.
     """
     speech = read_speech(sound_path or video_path)
+    values = speech_features(Hearing(model.spec, model.extractor, model.device.type), speech, avhubert)
     video = open_at_own_rate(video_path)
     own = read_audio(video_path, info=video.info)
     faces, num_frames = find_faces(
@@ -59,7 +56,6 @@ def dub(model: Model, video_path: Path, sound_path: Path | None, out: Path, batc
     if frames != num_frames:
         how = "cut" if frames < num_frames else "run backwards and forwards"
         say(f"the speech lasts {frames} frames, the video {num_frames}: the video is {how}")
-    values = sound_features(model, speech, video.fps)
     places = [
         place
         for k, face in enumerate(faces)
@@ -78,33 +74,6 @@ def dub(model: Model, video_path: Path, sound_path: Path | None, out: Path, batc
     start = probe(sound_path or video_path)
     write_video(out, redrawn, video.fps, SoundFile(sound_path or video_path, -start.sound_offset_s), frames)
     return Dubbed(out, frames, len(made), video.fps)
-
-
-def read_speech(path: Path) -> I16:
-    """Sound int16 [S] at 16 kHz. Raises ClipError no-sound, or no-speech where it is silent throughout."""
-    pcm = read_audio(path)
-    if pcm is None or len(pcm) == 0:
-        raise ClipError("media", "no-sound", f"{path}: the file holds no sound")
-    loudest = float(loudness(pcm, max(1, len(pcm) * FPS // SAMPLE_RATE_HZ)).max())
-    if loudest < SILENCE_DB:
-        raise ClipError(
-            "generate",
-            "no-speech",
-            f"{path}: nothing in it is louder than {loudest:.0f} dB; there is no speech to follow",
-        )
-    return pcm
-
-
-def sound_features(model: Model, pcm: I16, rate: Fraction) -> F32:
-    """The model's features [M,D] of a sound. Raises ConfigError where they cannot be made here."""
-    if model.spec.id == "waveform":
-        return waveform_input(pcm)
-    if model.spec.id in SPECS:
-        return SPECS[model.spec.id].extract(pcm, len(pcm) * FPS // SAMPLE_RATE_HZ)
-    raise ConfigError(
-        f"the model listens to {model.spec.id}, which is made with a checkpoint: prepare the clips with it "
-        "(syncdiff-prep folder, then syncdiff-prep features) and use --data"
-    )
 
 
 def job_places(

@@ -11,12 +11,10 @@ import numpy as np
 import pytest
 
 from syncdiff.model import generate as generate_module
-from syncdiff.model.config import ConfigError
-from syncdiff.model.dub import dub, read_speech, sound_features
+from syncdiff.model.dub import dub
 from syncdiff.model.footage import exact_rate, frames_in_order, open_at_own_rate, speakers
 from syncdiff.model.generate import Model, load_model, there_and_back
 from syncdiff.model.render import SoundFile, write_video
-from syncdiff.pipeline.audio import logfbank
 from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
 from syncdiff.pipeline.media import open_video, probe, read_audio
 from syncdiff.pipeline.probe import MediaInfo
@@ -154,12 +152,6 @@ def test_of_faces_seen_together_one_speaks(spoken: Path) -> None:
     assert [(one.start_frame, len(one)) for one in chosen] == [(0, 20), (25, 11)]
 
 
-def test_silence_is_no_speech(tmp_path: Path) -> None:
-    with pytest.raises(ClipError, match=r"no-speech.*there is no speech to follow"):
-        read_speech(speech(tmp_path / "quiet.wav", 1.0, level=0.0005))
-    assert len(read_speech(speech(tmp_path / "low.wav", 1.0, level=0.1))) == 16000
-
-
 def test_a_video_without_sound_cannot_speak_by_itself(model: Model, tmp_path: Path) -> None:
     mute = tmp_path / "mute.mp4"
     write_video(mute, [np.zeros((64, 64, 3), np.uint8)] * 30, Fraction(25), None, 30)
@@ -176,22 +168,6 @@ def test_a_video_without_a_face_is_refused(model: Model, tmp_path: Path) -> None
     with pytest.raises(ClipError, match="no-face"):
         dub(model, empty, speech(tmp_path / "s.wav", 1.0), tmp_path / "out.mp4", 4)
     assert not (tmp_path / "out.mp4").exists()
-
-
-def test_features_that_need_a_checkpoint_cannot_be_made_of_a_file(model: Model) -> None:
-    from dataclasses import replace
-
-    other = replace(model, spec=replace(model.spec, id="avhubert-base"))
-    with pytest.raises(ConfigError, match="avhubert-base, which is made with a checkpoint"):
-        sound_features(other, np.zeros(16000, np.int16), Fraction(25))
-
-
-def test_waveform_models_hear_the_file(model: Model) -> None:
-    from dataclasses import replace
-
-    other = replace(model, spec=replace(model.spec, id="waveform"))
-    pcm = np.arange(16000, dtype=np.int16)
-    assert np.array_equal(sound_features(other, pcm, Fraction(25)), logfbank(pcm)[:25])
 
 
 def test_a_sounds_start_is_kept(tmp_path: Path) -> None:
