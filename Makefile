@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-long test-fairseq quality typecheck bench clean
+.PHONY: help install demo test test-long test-fairseq quality typecheck bench learn clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -56,6 +56,10 @@ bench: install  ## speed and memory; BENCH_CLIPS=FOLDER for clips of your own
 	$(BIN)/python tests/benchmarks/bench_avhubert.py
 	$(BIN)/python tests/benchmarks/bench_lse.py $(BENCH_CLIPS)/astronaut/20001.mp4
 	$(BIN)/python tests/benchmarks/bench_loader.py
+	$(BIN)/python tests/benchmarks/bench_eval.py $(BENCH_CLIPS)/astronaut
+
+learn: install  ## does the model learn? trains the tiny one and its ablations, about 15 minutes on two cores
+	$(BIN)/python tests/benchmarks/learn.py --out data/learn
 
 quality: install typecheck  ## style and types
 	$(BIN)/ruff check .
@@ -68,4 +72,4 @@ typecheck: install
 	cd build/typecheck && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p syncdiff
 
 clean:  ## remove what the targets above made, but not the environment
-	rm -rf build dist data/sample data/sample-raw runs/demo results/demo eval/demo
+	rm -rf build dist data/sample data/sample-raw data/learn runs/demo results/demo eval/demo

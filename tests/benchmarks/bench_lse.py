@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import io
 import os
 import resource
@@ -26,26 +25,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from stand_in_weights import syncnet
 from syncnet_python.SyncNetInstance import SyncNetInstance
-from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
 from syncdiff.evaluate.lipsync import sync_distances
 from syncdiff.evaluate.syncnet import SyncNet
 from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
-
-
-def stand_in() -> OriginalSyncNet:
-    path = Path(__file__).parent.parent / "deterministic_weights.py"
-    spec = importlib.util.spec_from_file_location("deterministic_weights", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    network = OriginalSyncNet()
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    scale = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
-    filled = module.fill_state_dict(shapes, scale=scale)
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in filled.items()})
-    return network.eval()
 
 
 def original(instance: SyncNetInstance, clip: Path, *, grad: bool) -> tuple[int, float, float]:
@@ -97,7 +82,7 @@ def main() -> None:
     parser.add_argument("--grad", action="store_true", help="let the original record for autograd")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    network = stand_in()
+    network = syncnet()
     instance, ours = SyncNetInstance(network, device="cpu"), SyncNet(network)
     theirs_s: list[Cost] = []
     ours_s: list[Cost] = []

@@ -3,7 +3,8 @@
     python tests/benchmarks/known_orderings.py CLIPS_DIR OUT_DIR [--clips a.mp4 b.mp4 ...]
 
 Writes OUT_DIR/reference and OUT_DIR/methods/<name>, runs syncdiff-eval on them (report in OUT_DIR/eval), and
-prints one line for each expectation. LSE joins in where SyncNet's published weights are at hand.
+prints one line for each expectation. LSE, LPIPS and FID join in where their weights are at hand (with
+--unverified-weights such as stand_in_weights.py writes: LPIPS alone means something then).
 """
 
 from __future__ import annotations
@@ -176,13 +177,16 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--clips", nargs="+", default=CLIPS)
     parser.add_argument("--metrics")
+    parser.add_argument("--unverified-weights", action="store_true")
     options = parser.parse_args()
     if not (options.out / "methods").is_dir():
         make_methods([options.folder / name for name in options.clips], options.out)
     evaluator = Path(sys.executable).with_name("syncdiff-eval")
     command = [evaluator, options.out / "methods", "--reference", options.out / "reference", "--sub-folders",
                "--out", options.out / "eval", "--baseline", "copy"]  # fmt: skip
-    subprocess.run(command + (["--metrics", options.metrics] if options.metrics else []), check=True)
+    command += ["--metrics", options.metrics] if options.metrics else []
+    command += ["--unverified-weights"] if options.unverified_weights else []
+    subprocess.run(command, check=True)
     found = json.loads((options.out / "eval" / "metrics.json").read_text())
     metrics, better = read_means(found)
     sys.exit(not report(metrics, better))

@@ -1,0 +1,97 @@
+"""Weights for benchmarks: networks of the right shape that were never trained, under the published names.
+
+    python tests/benchmarks/stand_in_weights.py FOLDER [syncnet inception alexnet avhubert-base]
+    python tests/benchmarks/stand_in_weights.py FOLDER alexnet --backbone alexnet_features.npz
+    SYNCDIFF_WEIGHTS=FOLDER syncdiff-eval … --unverified-weights
+
+They do not change speed or memory; every figure made with them is marked, and means nothing. Only with
+--backbone, the real convolutions of torchvision's AlexNet as arrays, does LPIPS mean what it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import torchvision
+from numpy.typing import NDArray
+from pytorch_fid import inception
+from syncnet_python.SyncNetModel import S as OriginalSyncNet
+
+from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
+
+# Brings the activations of a randomly filled SyncNet into the range of the trained one's.
+SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
+
+
+def filled(network: torch.nn.Module, scale: Mapping[str, float] | None = None) -> torch.nn.Module:
+    """The network with numbers that depend on the names of its parameters only."""
+    path = Path(__file__).parent.parent / "deterministic_weights.py"
+    spec = importlib.util.spec_from_file_location("deterministic_weights", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    arrays = module.fill_state_dict(shapes, scale=scale)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return network.eval()
+
+
+def syncnet() -> torch.nn.Module:
+    return filled(OriginalSyncNet(), SYNCNET_SCALE)
+
+
+def inception_network() -> torch.nn.Module:
+    with (
+        mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: {}),
+        mock.patch.object(torch.nn.Module, "load_state_dict", lambda self, weights: None),
+    ):
+        network = inception.fid_inception_v3()
+    return filled(network)
+
+
+def alexnet() -> torch.nn.Module:
+    return filled(torchvision.models.alexnet(weights=None))
+
+
+NETWORKS: dict[str, tuple[str, Callable[[], torch.nn.Module]]] = {
+    "syncnet": ("syncnet_v2.model", syncnet),
+    "inception": ("pt_inception-2015-12-05-6726825d.pth", inception_network),
+    "alexnet": ("alexnet-owt-7be5be79.pth", alexnet),
+}
+HUBERT = "base_vox_iter5.pt"
+
+
+def write_weights(folder: Path, names: list[str], backbone: Path | None = None) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if name == "avhubert-base":
+            make_tiny_checkpoint(folder / "tiny.safetensors").replace(folder / HUBERT)
+            continue
+        file, make = NETWORKS[name]
+        state: dict[str, torch.Tensor] = make().state_dict()
+        if name == "alexnet" and backbone is not None:
+            with np.load(backbone) as arrays:
+                real: dict[str, NDArray[np.float32]] = dict(arrays)
+            state |= {key: torch.from_numpy(array) for key, array in real.items()}
+        torch.save(state, folder / file)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="*", default=[*NETWORKS, "avhubert-base"])
+    parser.add_argument("--backbone", type=Path)
+    options = parser.parse_args()
+    write_weights(options.folder, options.names, options.backbone)
+
+
+if __name__ == "__main__":
+    main()
