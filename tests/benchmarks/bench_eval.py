@@ -89,7 +89,8 @@ def main() -> None:
         write_weights(folder / "weights", [*NETWORKS, "avhubert-base"])
         evaluator = Path(sys.executable).with_name("syncdiff-eval")
         command = [evaluator, folder / "results" / "crf32", "--reference", options.clips, "--one-method",
-                   "--unverified-weights", "--workers", options.workers, "--out", folder / "eval"]  # fmt: skip
+                   "--unverified-weights", "--workers", options.workers,
+                   "--out", folder / "eval"]  # fmt: skip
         command += ["--metrics", options.metrics] if options.metrics else []
         for kind in ("everything computed", "the same again, all from the cache"):
             seconds, together, largest = run([str(part) for part in command], folder / "weights")
