@@ -117,8 +117,8 @@ def test_landmarks_and_identity_see_a_foreign_mouth(methods: dict[str, list[Path
 def test_stability(damage: str, methods: dict[str, list[Path]], score: Score):
     scores = [score(path, Stability()) for path in methods[damage]]
     assert ordered([one["flicker_mouth"] for one in scores], "lower")
-    if damage == "mouth":  # nothing was done outside the face
-        assert scores[1]["flicker_static"] < 1.5 < scores[1]["flicker_mouth"]
+    if damage == "mouth":  # outside the face there is the codec's error only
+        assert scores[1]["flicker_static"] < scores[1]["flicker_mouth"] / 4
 
 
 def test_sound_moves_the_lag_and_nothing_else(realdata: Path, tmp_path: Path, backend: DlibBackend):
