@@ -150,4 +150,6 @@ def load_inception(path: Path) -> inception.InceptionV3:
 def build_inception(weights: Mapping[str, Tensor]) -> inception.InceptionV3:
     """pytorch-fid's network, whose constructor downloads its weights unless it is given them like this."""
     with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights):
-        return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]]).eval()
+        network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]]).eval()
+    # Channels last: on processors about half of the time, and the features differ by 4e-7 of the largest.
+    return network.to(memory_format=torch.channels_last)

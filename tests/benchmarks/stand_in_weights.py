@@ -24,6 +24,7 @@ from pytorch_fid import inception
 from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
 from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
+from syncdiff.pipeline.checkpoint import read_checkpoint
 
 # Brings the activations of a randomly filled SyncNet into the range of the trained one's.
 SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
@@ -71,7 +72,8 @@ def write_weights(folder: Path, names: list[str], backbone: Path | None = None) 
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         if name == "avhubert-base":
-            make_tiny_checkpoint(folder / "tiny.safetensors").replace(folder / HUBERT)
+            tiny = read_checkpoint(make_tiny_checkpoint(folder / "tiny.safetensors"))
+            torch.save({"model": tiny.state, "cfg": tiny.config}, folder / HUBERT)
             continue
         file, make = NETWORKS[name]
         state: dict[str, torch.Tensor] = make().state_dict()
