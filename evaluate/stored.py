@@ -8,17 +8,16 @@ part of a longer source, that part of it, lossless too.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import soundfile
 
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
+from syncdiff.pipeline.ffmpeg_process import feed_frames, ffmpeg_binary
 from syncdiff.pipeline.media import open_video, read_audio
 from syncdiff.pipeline.names import unescape_path
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
@@ -163,18 +162,4 @@ def _encode(path: Path, frames: Iterator[U8], wav: Path | None) -> None:
     # bitexact leaves random identifiers out of the file, so that the same row gives the same bytes.
     command += ["-c:v", "ffv1", "-level", "3", "-g", "1", "-pix_fmt", "bgr0", "-fflags", "+bitexact"]
     command += ["-flags:v", "+bitexact", "-flags:a", "+bitexact", "-f", "matroska", f"file:{path.absolute()}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stderr is not None
-        try:
-            process.stdin.write(first.tobytes())
-            for frame in frames:
-                process.stdin.write(np.ascontiguousarray(frame).data)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early; its message says why
-        except BaseException:
-            process.kill()
-            raise
-        message = process.stderr.read().decode("utf-8", "replace").strip()
-    if process.returncode != 0:
-        raise OSError(f"ffmpeg could not write {path}: {message[-400:]}")
+    feed_frames(command, itertools.chain([first], frames))

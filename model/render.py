@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 
 from syncdiff.pipeline.align import paste_back
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
+from syncdiff.pipeline.ffmpeg_process import feed_frames, ffmpeg_binary
 from syncdiff.pipeline.probe import INPUT_OPTIONS
 from syncdiff.pipeline.records import F32, I16, SAMPLE_RATE_HZ, U8, Bool, ClipError
 
@@ -96,33 +95,8 @@ def _encode(target: Path, frames: Iterable[U8], rate: Fraction, sound: list[str]
     colours = "scale=out_color_matrix=bt709:out_range=tv"
     command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y", "-f", "rawvideo"]
     command += ["-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "pipe:0", *sound]
-    command += [
-        "-vf",
-        colours,
-        "-c:v",
-        "libx264",
-        "-preset",
-        "veryfast",
-        "-crf",
-        str(CRF),
-        "-pix_fmt",
-        "yuv420p",
-    ]
+    command += ["-vf", colours, "-c:v", "libx264", "-preset", "veryfast", "-crf", str(CRF)]
+    command += ["-pix_fmt", "yuv420p"]
     command += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"]
     command += ["-movflags", "+faststart", f"file:{target.absolute()}"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stderr is not None
-        try:
-            for frame in itertools.chain([first], frames):
-                process.stdin.write(np.pad(frame, odd, mode="edge").data)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early; its message says why
-        except BaseException:
-            process.kill()
-            raise
-        message = process.stderr.read().decode("utf-8", "replace").strip()
-    if process.returncode != 0:
-        raise ClipError(
-            "render", "encode-error", f"ffmpeg could not write it: {message[-400:]}", transient=True
-        )
+    feed_frames(command, (np.pad(frame, odd, mode="edge") for frame in itertools.chain([first], frames)))

@@ -6,12 +6,11 @@ import importlib.util
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-from pytorch_fid import inception
-from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
 from syncdiff.evaluate.pairs import ClipPair, Faces
 from syncdiff.evaluate.syncnet import SyncNet
@@ -19,20 +18,17 @@ from syncdiff.pipeline.detect import MEAN_SHAPE
 from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
 
-SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
 
-
-def fill(network: torch.nn.Module, scale: dict[str, float] | None = None) -> torch.nn.Module:
-    """Overwrite all parameters and buffers by numbers that depend on their names only."""
-    path = Path(__file__).parent.parent / "deterministic_weights.py"
-    spec = importlib.util.spec_from_file_location("deterministic_weights", path)
+def _stand_ins() -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / "stand_in_weights.py"
+    spec = importlib.util.spec_from_file_location("stand_in_weights", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    filled = module.fill_state_dict(shapes, scale=scale)
-    network.load_state_dict({name: torch.from_numpy(array) for name, array in filled.items()})
-    return network.eval()
+    return module
+
+
+STAND_INS = _stand_ins()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,23 +38,19 @@ def one_thread() -> None:
 
 
 @pytest.fixture(scope="session")
-def original_syncnet() -> OriginalSyncNet:
-    return fill(OriginalSyncNet(), SYNCNET_SCALE)
+def original_syncnet() -> torch.nn.Module:
+    return STAND_INS.syncnet()
 
 
 @pytest.fixture(scope="session")
-def syncnet(original_syncnet: OriginalSyncNet) -> SyncNet:
+def syncnet(original_syncnet: torch.nn.Module) -> SyncNet:
     return SyncNet(original_syncnet)
 
 
 @pytest.fixture(scope="session")
 def inception_weights() -> dict[str, torch.Tensor]:
     """Random weights of pytorch-fid's network, with the names of its file."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, weights: None)
-        network = inception.fid_inception_v3()
-    return fill(network).state_dict()
+    return STAND_INS.inception_network().state_dict()
 
 
 @pytest.fixture(scope="session")
