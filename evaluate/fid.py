@@ -15,20 +15,22 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from pytorch_fid import inception
 from torch import Tensor
 
 from syncdiff.evaluate.metric import Metric, Statistics, Value
 from syncdiff.evaluate.pairs import ClipPair
 from syncdiff.evaluate.regions import Region, crops
 from syncdiff.pipeline.records import F32, U8, ClipError
+
+if TYPE_CHECKING:
+    from pytorch_fid import inception
 
 F64 = NDArray[np.float64]
 BATCH = 8
@@ -149,6 +151,8 @@ def load_inception(path: Path) -> inception.InceptionV3:
 
 def build_inception(weights: Mapping[str, Tensor]) -> inception.InceptionV3:
     """pytorch-fid's network, whose constructor downloads its weights unless it is given them like this."""
+    from pytorch_fid import inception  # brings torchvision: two seconds that other metrics do without
+
     with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights):
         network = inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]]).eval()
     # Channels last: on processors about half of the time, and the features differ by 4e-7 of the largest.

@@ -13,9 +13,8 @@ import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import lpips
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,6 +24,9 @@ from syncdiff.evaluate.metric import Metric, Statistics, Value
 from syncdiff.evaluate.pairs import ClipPair, resize
 from syncdiff.evaluate.regions import Region, crops
 from syncdiff.pipeline.records import U8, ClipError
+
+if TYPE_CHECKING:
+    import lpips
 
 BATCH = 8
 MIN_SIDE_PX = 32  # below it AlexNet's last maps are empty
@@ -90,6 +92,8 @@ def load_lpips(path: Path) -> lpips.LPIPS:
 
 def build_lpips(alexnet: Mapping[str, Tensor]) -> lpips.LPIPS:
     """LPIPS with AlexNet's convolutions, named as in torchvision. Raises RuntimeError if they do not fit."""
+    import lpips  # brings torchvision: two seconds that other metrics do without
+
     with warnings.catch_warnings():  # the package still builds AlexNet by torchvision's older arguments
         warnings.simplefilter("ignore", UserWarning)
         network = lpips.LPIPS(net="alex", pnet_rand=True, verbose=False)
