@@ -123,6 +123,7 @@ def run_generate(
     from syncdiff.model.dub import dub
     from syncdiff.model.generate import load_model
     from syncdiff.model.results import generate_results, make_pairs
+    from syncdiff.pipeline.console import meter
     from syncdiff.pipeline.store import open_dataset
 
     model = load_model(checkpoint, device, sampler=sampler, sampling_steps=steps, guidance=guidance)
@@ -137,7 +138,9 @@ def run_generate(
         dataset = open_dataset(data, split)
         chosen, tally = make_pairs(dataset, "pairs" if pairs else mode, pairs)
         record = _record(model, checkpoint, str(pairs or mode))
-        generate_results(model, dataset, chosen[:limit], tally, out, raw, size, record, typer.echo)
+        chosen = chosen[:limit]
+        with meter(Console(stderr=True), len(chosen)) as shown:
+            generate_results(model, dataset, chosen, tally, out, raw, size, record, typer.echo, shown)
         frames = tally.frames
         for name, reason in tally.left_out:
             typer.echo(f"left out: {name}: {reason}", err=True)

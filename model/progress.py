@@ -12,6 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch.utils.tensorboard import SummaryWriter
 
+from syncdiff.pipeline.console import duration_text
+
 
 class Progress:
     """Counts samples and averages the loss between entries; draws a bar where someone is looking."""
@@ -25,7 +27,8 @@ class Progress:
         self.bar = Bar(*columns, console=console, disable=not self.live)
         self.task = self.bar.add_task("", total=steps)
         self.steps = steps
-        self.step = 0
+        self.step = self.done = 0
+        self.begun = time.perf_counter()
         self._reset()
 
     def _reset(self) -> None:
@@ -43,6 +46,7 @@ class Progress:
     def update(self, step: int, loss: float, samples: int) -> None:
         """A step is done."""
         self.step = step
+        self.done += 1
         self.samples += samples
         self.losses = [self.losses[0] + loss, self.losses[1] + 1]
         if self.live:
@@ -53,6 +57,11 @@ class Progress:
         memory = gpu_memory_gib()
         held = f"  GPU {memory:.1f} GiB" if memory is not None else ""
         return f"step {self.step}/{self.steps}  loss {self.loss:.4f}  {self.rate:.0f} samples/s{held}"
+
+    def left(self) -> str:
+        """The time that the remaining steps take at the pace so far."""
+        pace = (time.perf_counter() - self.begun) / max(1, self.done)
+        return duration_text((self.steps - self.step) * pace)
 
     @property
     def loss(self) -> float:
@@ -70,7 +79,7 @@ class Progress:
         if (memory := gpu_memory_gib()) is not None:
             writer.add_scalar("gpu_memory_gib", memory, self.step)
         if not self.live:
-            self.say(self.line())
+            self.say(f"{self.line()}  {self.left()} left")
         self._reset()
 
 

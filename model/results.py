@@ -26,6 +26,7 @@ from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.footage import frames_in_order
 from syncdiff.model.generate import Job, Model, generate, make_job, there_and_back
 from syncdiff.model.render import paste, write_video
+from syncdiff.pipeline.console import Meter
 from syncdiff.pipeline.records import FPS, SAMPLES_PER_FRAME, U8, Bool, ClipError
 from syncdiff.pipeline.shards import write_atomic
 from syncdiff.pipeline.store import ClipView, Dataset
@@ -126,9 +127,12 @@ def _read_pairs(path: Path, rows: dict[str, int], tally: Tally) -> list[Pair]:
 
 def generate_results(
     model: Model, dataset: Dataset, pairs: list[Pair], tally: Tally, out: Path, raw: Path | None, batch: int,
-    settings: dict[str, Any], say: Callable[[str], None],
+    settings: dict[str, Any], say: Callable[[str], None], shown: Meter | None = None,
 ) -> Tally:  # fmt: skip
-    """Make the videos that are not there yet; what cannot be made is in the tally, with its reason."""
+    """Make the videos that are not there yet; what cannot be made is in the tally, with its reason.
+
+    `shown` counts the pairs that are to be made.
+    """
     check_folder(out, settings)
     _compare_preparation(model, dataset, say)
     todo = []
@@ -147,8 +151,8 @@ def generate_results(
             continue
         tally.made += 1
         tally.frames += len(job.order)
-        done = tally.made + tally.there + len(tally.left_out)
-        say(f"{done}/{len(pairs)} {job.name}: {len(job.order)} frames")
+        if shown is not None:
+            shown.show(tally.there + tally.made, tally.frames, len(tally.left_out))
     return tally
 
 
