@@ -16,7 +16,13 @@ from typing import Any
 
 MAX_DIMENSIONS = 16
 
-_RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg", "_operator": "operator"}
+# Names that modules have in pickles of other Python versions: Python 2, and of paths Python 3.13.
+_RENAMED = {
+    "__builtin__": "builtins",
+    "copy_reg": "copyreg",
+    "_operator": "operator",
+    "pathlib._local": "pathlib",
+}
 
 # What a checkpoint may name of the standard library; anything else there is refused wherever it appears.
 _STANDARD_NAMES: dict[str, frozenset[str]] = {

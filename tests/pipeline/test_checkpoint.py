@@ -217,6 +217,13 @@ def attacks(marker: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
+def test_paths_of_every_python_are_data(module: str) -> None:
+    """3.13 pickles them by the name of a private module."""
+    path = read_pickle(f"c{module}\nPosixPath\n(Va\nVb\ntR.".encode())
+    assert isinstance(path, Inert) and path.cls == Global("pathlib", "PosixPath") and path.args == ("a", "b")
+
+
 @pytest.mark.parametrize("name", list(attacks("x")))
 def test_pickles_that_run_code_are_refused_and_nothing_runs(tmp_path: Path, name: str) -> None:
     marker = tmp_path / "it-ran"
