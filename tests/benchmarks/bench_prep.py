@@ -1,6 +1,6 @@
 """Speed and memory of preparation, decode to shard with logfbank and mel: `make bench` runs it.
 
-    python tests/benchmarks/bench_prep.py CLIPS_DIR [--copies 4] [--repeats 3] [--workers 2] [--config FILE]
+    python tests/benchmarks/bench_prep.py CLIPS_DIR [--copies 8] [--repeats 3] [--workers 2] [--config FILE]
     python tests/benchmarks/bench_prep.py CLIPS_DIR --long-video kim_7s_1080p30.mp4 --minutes 30
 
 The first form links each clip several times under other names, prepares them all on warm workers, and prints
@@ -115,7 +115,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("clips", type=Path)
-    parser.add_argument("--copies", type=int, default=4)
+    parser.add_argument("--copies", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--size", default="224x224")
