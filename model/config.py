@@ -77,9 +77,8 @@ class AudioConfig:
 class PoseConfig:
     """The temporal pose frame and the bottleneck it passes; the paper says nothing of kind and width."""
 
-    bottleneck: Literal["spatial", "vector", "none", "off"] = (
-        "spatial"  # none: the frame as it is; off: no pose frame
-    )
+    # none: the frame as it is; off: no pose frame
+    bottleneck: Literal["spatial", "vector", "none", "off"] = "spatial"
     width: int = 4  # channels that leave a spatial bottleneck; numbers that leave a vector one
     size: int = 8  # side of the grid on which the encoder ends
     hidden: int = 32  # channels inside the encoder
@@ -119,13 +118,11 @@ class DiffusionConfig:
     schedule: Literal["linear", "scaled_linear", "squaredcos_cap_v2"] = "linear"
     beta_start: float = 1e-4
     beta_end: float = 0.02
-    zero_terminal_snr: bool = (
-        False  # the last step is pure noise (Lin et al. 2024, arXiv 2305.08891, algorithm 1)
-    )
+    # the last step is pure noise (Lin et al. 2024, arXiv 2305.08891, algorithm 1)
+    zero_terminal_snr: bool = False
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
-    data_std: float | None = (
-        None  # expected spread of the picture, for preconditioning as in EDM; null for none
-    )
+    # expected spread of the picture around the prior, for preconditioning as in EDM; null for none
+    data_std: float | None = None
     prior: Literal["zero", "identity"] = "zero"  # the picture that the spread is around
     loss_region: Literal["mask", "whole"] = "mask"
     # Whose error counts alike at every noise level: that of the predicted noise (or velocity) or of the

@@ -93,9 +93,8 @@ def print_counts(console: Console, manifest: Mapping[str, Any]) -> None:
 def print_rejects(console: Console, rejects: list[dict[str, Any]], most: int = 10) -> None:
     """The first rejects, each with its reason in a sentence."""
     for reject in rejects[:most]:
-        name = (
-            reject["source"].encode("unicode_escape").decode()
-        )  # a newline in a name must not break the line
+        # a newline in a name must not break the line
+        name = reject["source"].encode("unicode_escape").decode()
         text = f"  {escape(name)}: {reject['reason']}: {escape(reject['detail'])}"
         console.print(text, highlight=False, soft_wrap=True)
     if len(rejects) > most:

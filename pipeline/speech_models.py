@@ -22,9 +22,8 @@ from syncdiff.pipeline.extractors import ExtractorInput, stored_as
 from syncdiff.pipeline.features import fit_steps
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, Features
 
-WHISPER_STEP_SAMPLES = (
-    320  # Radford et al. 2022: log-mel every 10 ms, halved by the encoder's second convolution
-)
+# Radford et al. 2022: log-mel every 10 ms, halved by the encoder's second convolution
+WHISPER_STEP_SAMPLES = 320
 _CLASSES = {
     "whisper": "WhisperModel",
     "wav2vec2": "Wav2Vec2Model",
