@@ -33,7 +33,7 @@ demo: install  ## the whole way on a small data set: prepare, train, generate, e
 	@echo "Next:           .venv/bin/syncdiff-prep lrs2 /raw/lrs2 --dry-run, and README.md"
 
 test: install  ## the tests (under 10 minutes on two cores)
-	$(BIN)/python -m pytest -m 'not long and not fairseq'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not fairseq'
 
 test-long: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
