@@ -18,6 +18,15 @@ from syncdiff.pipeline.records import ClipError
 CLIPS = ["grid_lbax4n.mpg", "vox2_00015.mp4", "vox2_00104.mp4", "syncnet_example.avi", "vretalk_5.mp4"]
 
 
+def fitted_similarity(source: np.ndarray, target: np.ndarray) -> skt.SimilarityTransform:
+    """scikit-image's fit, by either of its names: `from_estimate` is of 0.26 and later."""
+    if hasattr(skt.SimilarityTransform, "from_estimate"):
+        return skt.SimilarityTransform.from_estimate(source, target)
+    transform = skt.SimilarityTransform()
+    assert transform.estimate(source, target)
+    return transform
+
+
 def similarity(scale, degrees, x, y):
     turn = scale * np.exp(1j * np.radians(degrees))
     return np.array([[turn.real, -turn.imag, x], [turn.imag, turn.real, y]])
@@ -71,7 +80,7 @@ def test_fit_equals_umeyama():
     source, target = rng.normal(100, 30, (20, 5, 2)), rng.normal(100, 30, (5, 2))
     target += source.mean(axis=0)  # near enough to a similarity that no reflection is optimal
     for got, points in zip(align.fit_similarities(source, target), source, strict=True):
-        want = skt.SimilarityTransform.from_estimate(points, target).params[:2]
+        want = fitted_similarity(points, target).params[:2]
         np.testing.assert_allclose(got, want, atol=1e-8)
 
 
@@ -286,7 +295,7 @@ def original_rois(frames_bgr, landmarks, window=12):
         frames_queue.append(frame)
         if len(frames_queue) == window:
             mean = np.mean(points_queue, axis=0)
-            transform = skt.SimilarityTransform.from_estimate(mean[stable], target)
+            transform = fitted_similarity(mean[stable], target)
             cut(transform, frames_queue.popleft(), points_queue.popleft())
     while frames_queue:
         cut(transform, frames_queue.popleft(), points_queue.popleft())
