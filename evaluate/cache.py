@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from syncdiff.evaluate.metric import Statistics
+from syncdiff.evaluate.metrics.base import Statistics
 from syncdiff.evaluate.records import Case
-from syncdiff.pipeline.probe import probe
+from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.shards import sha256_file
+from syncdiff.pipeline.store.write import sha256_file
 
 FORMAT = 1
 _ERROR = "__error__"

@@ -10,22 +10,23 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from syncdiff.evaluate.asked import Asked, check, default_folder, find_references
-from syncdiff.evaluate.matching import Matched, match
-from syncdiff.evaluate.methods import MatchError, NothingFoundError
+from syncdiff.evaluate.pairing.dataset_references import StoredClip
+from syncdiff.evaluate.pairing.inputs import Asked, check, default_folder, find_references
+from syncdiff.evaluate.pairing.match import Matched, match
+from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError
 from syncdiff.evaluate.protocol import Protocol, load_protocol
-from syncdiff.evaluate.published import Comparison, comparable
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.stored import StoredClip
+from syncdiff.evaluate.report.published import Comparison, comparable
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.page import visible
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store import StoreError
+from syncdiff.pipeline.report.render import visible
+from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.weights import WeightsError
 
 if TYPE_CHECKING:
-    from syncdiff.evaluate.suite import Chosen
+    from syncdiff.evaluate.metrics.registry import Chosen
+
 
 out = Console()
 err = Console(stderr=True)
@@ -185,8 +186,7 @@ def _match(asked: Asked, protocol: Protocol) -> tuple[Matched, dict[Path, Stored
 
 def _choose(asked: Asked, protocol: Protocol, matched: Matched, rank_by: str | None) -> Chosen:
     # Metrics bring PyTorch and more with them; help and wrong usage should not wait for it.
-    from syncdiff.evaluate.registry import METRICS
-    from syncdiff.evaluate.suite import choose_metrics
+    from syncdiff.evaluate.metrics.registry import METRICS, choose_metrics
 
     chosen = choose_metrics(
         protocol,
@@ -238,8 +238,9 @@ def _score(
     ray_address: str | None,
 ) -> Evaluation:
     # Ray and PyTorch take seconds to import; help and wrong usage should not wait for them.
-    from syncdiff.evaluate.run import RunError, connect, run_evaluation
-    from syncdiff.evaluate.scoring import Work
+    from syncdiff.evaluate.run_ray import run_evaluation
+    from syncdiff.evaluate.score_clip import Work
+    from syncdiff.pipeline.ray_pool import RunError, connect
 
     work = Work(protocol, chosen.weights, asked.cache)
     try:
@@ -267,7 +268,7 @@ def _report(
     rank_by: str | None,
 ) -> None:
     """Print the tables and write the files; exit code 1 where nothing was scored."""
-    from syncdiff.evaluate.report import print_report, write_report
+    from syncdiff.evaluate.report.write import print_report, write_report
 
     print_report(out, evaluation, published, baseline)
     files = write_report(evaluation, folder, published, baseline, clips=clips, rank_by=rank_by)

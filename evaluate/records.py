@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from syncdiff.evaluate.metric import Value
+from syncdiff.evaluate.metrics.base import Value
 
 Scope: TypeAlias = Literal["shared", "own"]
 
@@ -120,7 +120,7 @@ class Pooled:
 
 @dataclass(frozen=True)
 class Form:
-    """How a generated clip and its reference differ in form: `syncdiff.evaluate.pairs.Mismatch`, named.
+    """How a generated clip and its reference differ in form: `syncdiff.evaluate.clip_pair.Mismatch`, named.
 
     frames: generated minus reference at 25 per second. flagged: by more than 2 frames or 5 %. resized_from:
     the generated (width, height) where it is not the reference's. Rates are those of the files.

@@ -19,6 +19,7 @@ from syncdiff.model.config import ConfigError, load_config
 if TYPE_CHECKING:
     from syncdiff.model.generate import Model
 
+
 # PyTorch and diffusers take seconds to import; what needs them is imported where a command begins its work,
 # so that help and mistakes are answered at once.
 
@@ -78,8 +79,8 @@ def run_train(
     overrides += [] if steps is None else [f"optim.steps={steps}"]
     chosen = load_config(find_config(config), overrides)
     chosen = replace(chosen, data=data or chosen.data, out=out or chosen.out)
-    from syncdiff.model.run import start_again
     from syncdiff.model.train import train
+    from syncdiff.model.training_run import start_again
 
     console = Console(stderr=True)
     if overwrite and chosen.out is not None:
@@ -120,11 +121,11 @@ def run_generate(
     """The body of `syncdiff-generate`; its help is GENERATE_HELP."""
     if (data is None) == (video is None):
         raise ConfigError("give either --data (whole splits) or --video (one clip)")
-    from syncdiff.model.dub import dub
     from syncdiff.model.generate import load_model
-    from syncdiff.model.results import generate_results, make_pairs
+    from syncdiff.model.generate_split import generate_results, make_pairs
+    from syncdiff.model.generate_video import dub
     from syncdiff.pipeline.console import meter
-    from syncdiff.pipeline.store import open_dataset
+    from syncdiff.pipeline.store.read import open_dataset
 
     model = load_model(checkpoint, device, sampler=sampler, sampling_steps=steps, guidance=guidance)
     size = batch or (32 if model.device.type == "cuda" else 8)
@@ -195,7 +196,7 @@ def _known_failures() -> tuple[type[Exception], ...]:
     from syncdiff.model.checkpoint import CheckpointError
     from syncdiff.model.train import TrainingError
     from syncdiff.pipeline.records import ClipError
-    from syncdiff.pipeline.store import StoreError
+    from syncdiff.pipeline.store.paths import StoreError
 
     return ConfigError, CheckpointError, TrainingError, StoreError, ClipError
 

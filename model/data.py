@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from syncdiff.model.audio import AudioSpec, audio_windows, clip_audio
 from syncdiff.model.config import TrainConfig
 from syncdiff.pipeline.records import F32, U8, Bool
-from syncdiff.pipeline.store import ClipView, Dataset, open_dataset
+from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from syncdiff.model.audio import AudioSpec
 from syncdiff.model.config import ConfigError, DiffusionConfig, TrainConfig, from_mapping
 from syncdiff.model.data import Sample, collate, resize_faces, resize_masks
 from syncdiff.model.diffusion import sample
-from syncdiff.model.hubert import TunedHubert
+from syncdiff.model.finetune_avhubert import TunedHubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space, prepare, to_uint8
-from syncdiff.pipeline.avhubert import EncoderConfig
+from syncdiff.pipeline.avhubert.encoder import EncoderConfig
 from syncdiff.pipeline.records import F32, U8, Bool
 
 Index = NDArray[np.int64]
@@ -191,7 +191,7 @@ def there_and_back(frames: int, wanted: int) -> Index:
 
 
 def pose_plan(order: Index, head_pose_deg: F32, settings: dict[str, Any]) -> Index:
-    """The pose frame of each frame of a result: the policy of `syncdiff.pipeline.pose`, but only frames made
+    """The pose frame of each frame of a result: the policy of `faces.reference_frames`, but only frames made
     before.
 
     `previous` and `offset` count in the result's time. `nearest-pose` may name later frames in training; here

@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from syncdiff.pipeline.align import paste_back
-from syncdiff.pipeline.ffmpeg_process import feed_frames, ffmpeg_binary
-from syncdiff.pipeline.probe import INPUT_OPTIONS
+from syncdiff.pipeline.faces.align import paste_back
+from syncdiff.pipeline.media.ffmpeg import feed_frames, ffmpeg_binary
+from syncdiff.pipeline.media.probe import INPUT_OPTIONS
 from syncdiff.pipeline.records import F32, I16, SAMPLE_RATE_HZ, U8, Bool, ClipError
 
 # Visually lossless for H.264 (x264's documentation calls 17 or 18 so): what lies outside the mask must stay

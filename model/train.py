@@ -22,10 +22,10 @@ from syncdiff.model.checkpoint import CheckpointError
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import Batch, loader
 from syncdiff.model.diffusion import denoising_loss, training_schedule
+from syncdiff.model.log_samples import sample_strip
 from syncdiff.model.progress import Progress
-from syncdiff.model.run import Run, open_run, resume_state, save
 from syncdiff.model.space import prepare, training_target
-from syncdiff.model.strips import sample_strip
+from syncdiff.model.training_run import Run, open_run, resume_state, save
 
 
 class TrainingError(Exception):

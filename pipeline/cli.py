@@ -16,13 +16,14 @@ from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_what_is_missing
 from syncdiff.pipeline.cli_tools import add_tools
 from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
+from syncdiff.pipeline.datasets.base import LayoutError
+from syncdiff.pipeline.datasets.listing import LAYOUTS, Listing, read_layout
 from syncdiff.pipeline.estimate import estimate
-from syncdiff.pipeline.features import write_extractor_files
-from syncdiff.pipeline.layouts import LAYOUTS, LayoutError, Listing, read_layout
-from syncdiff.pipeline.plan import PlanError, Run, RunIdentity, plan_shards
+from syncdiff.pipeline.features.builtin import write_extractor_files
+from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store import StoreError
-from syncdiff.pipeline.versions import versions
+from syncdiff.pipeline.store.manifest import Run, versions
+from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.weights import WeightsError
 
 app = typer.Typer(
@@ -181,7 +182,8 @@ def _prepare(
     retry_rejects: bool,
 ) -> dict[str, Any]:
     # Ray takes a second to import; commands that only read should not wait for it.
-    from syncdiff.pipeline.run import RunError, Work, connect, prepare_shards
+    from syncdiff.pipeline.ray_pool import RunError, connect
+    from syncdiff.pipeline.run_ray import Work, prepare_shards
 
     plans = plan_shards(listing.clips, config.clips_per_shard)
     identity = RunIdentity.of(

@@ -13,12 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
-from syncdiff.pipeline.plan import locked, write_manifest
-from syncdiff.pipeline.store import StorePaths, read_manifest
+from syncdiff.pipeline.store.manifest import locked, write_manifest
+from syncdiff.pipeline.store.paths import StorePaths, read_manifest
 from syncdiff.pipeline.weights import entry_named
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `syncdiff-prep --help` should not
-    from syncdiff.pipeline.extractors import Extractor
+    from syncdiff.pipeline.features.extractor import Extractor
+
 
 out = Console()
 err = Console(stderr=True)
@@ -107,7 +108,7 @@ def _load_avhubert(
 ) -> Extractor:
     import torch
 
-    from syncdiff.pipeline.extractors import load_avhubert
+    from syncdiff.pipeline.avhubert.extractor import load_avhubert
 
     torch.set_num_threads(1)  # one process a core
     return load_avhubert(
@@ -118,7 +119,7 @@ def _load_avhubert(
 def _load_speech(model: Path, layer: str, dtype: str, device: str) -> Extractor:
     import torch
 
-    from syncdiff.pipeline.speech_models import load_speech_model
+    from syncdiff.pipeline.features.whisper import load_speech_model
 
     torch.set_num_threads(1)
     chosen = _layer(layer)
@@ -143,9 +144,10 @@ def add_features(
     ray_address: str | None = None,
 ) -> None:
     """Make what is missing of an extractor's features, then write the manifest anew."""
-    from syncdiff.pipeline.checkpoint import CheckpointError
-    from syncdiff.pipeline.feature_pass import unfinished_shards
-    from syncdiff.pipeline.run import RunError, connect, extract_shards
+    from syncdiff.pipeline.avhubert.torch_file import CheckpointError
+    from syncdiff.pipeline.features.add_to_store import unfinished_shards
+    from syncdiff.pipeline.ray_pool import RunError, connect
+    from syncdiff.pipeline.run_ray import extract_shards
 
     read_manifest(data)
     try:

@@ -13,10 +13,11 @@ from rich.progress import Progress as Bar
 
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import features_app
-from syncdiff.pipeline.report import print_summary, summarise, write_report
-from syncdiff.pipeline.sample import make_sample
-from syncdiff.pipeline.store import open_dataset
-from syncdiff.pipeline.verify import verify
+from syncdiff.pipeline.report.inspect import print_summary, write_report
+from syncdiff.pipeline.report.summary import summarise
+from syncdiff.pipeline.sample.dataset import make_sample
+from syncdiff.pipeline.store.read import open_dataset
+from syncdiff.pipeline.store.verify import verify
 from syncdiff.pipeline.weights import entry_named, fetch, how_to_get, require, status
 
 out = Console()
@@ -95,7 +96,7 @@ def export_wav2lip_command(data: Data, target: Target, split: Split = None) -> N
 
     Example: `syncdiff-prep export wav2lip data/lrs2 wav2lip/lrs2_preprocessed`
     """
-    from syncdiff.pipeline.export import export_wav2lip
+    from syncdiff.pipeline.store.export import export_wav2lip
 
     done = export_wav2lip(open_dataset(data, split), target)
     out.print(
@@ -111,7 +112,7 @@ def export_webdataset_command(
 
     Example: `syncdiff-prep export webdataset data/lrs2 tars --features logfbank`
     """
-    from syncdiff.pipeline.export import export_webdataset
+    from syncdiff.pipeline.store.export import export_webdataset
 
     done = export_webdataset(open_dataset(data, split), target, features or [])
     out.print(f"{done.written} clips written, {done.kept} there already")
@@ -125,7 +126,7 @@ def export_frames_command(
 
     Example: `syncdiff-prep export frames data/lrs2 plain --split val --features mel`
     """
-    from syncdiff.pipeline.export import export_frames
+    from syncdiff.pipeline.store.export import export_frames
 
     done = export_frames(open_dataset(data, split), target, features or [])
     out.print(f"{done.written} clips written, {done.kept} there already")
@@ -183,7 +184,8 @@ def weights_convert(
 
     Nothing in the checkpoint is executed. Example: `syncdiff-prep weights convert large_vox_iter5.pt`
     """
-    from syncdiff.pipeline.checkpoint import CheckpointError, convert
+    from syncdiff.pipeline.avhubert.checkpoint import convert
+    from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 
     try:
         written = convert(checkpoint, target)
@@ -201,7 +203,7 @@ def weights_untrained(
 
     Its features mean nothing, and everything made with them says so.
     """
-    from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
+    from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 
     target.parent.mkdir(parents=True, exist_ok=True)
     written = make_tiny_checkpoint(target)

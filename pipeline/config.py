@@ -12,10 +12,10 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
-from syncdiff.pipeline.align import AlignConfig
-from syncdiff.pipeline.follow import TrackConfig
-from syncdiff.pipeline.mask import MaskConfig
-from syncdiff.pipeline.pose import PoseConfig
+from syncdiff.pipeline.faces.align import AlignConfig
+from syncdiff.pipeline.faces.follow import TrackConfig
+from syncdiff.pipeline.faces.mask import MaskConfig
+from syncdiff.pipeline.faces.reference_frames import PoseConfig
 
 FEATURES = ("logfbank", "mel")
 _NOT_CONTENT = ("gpus_per_worker",)

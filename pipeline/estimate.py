@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncdiff.pipeline.clip import prepare_clip
 from syncdiff.pipeline.config import PrepConfig
+from syncdiff.pipeline.datasets.transcripts import with_text
+from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.prepare_clip import prepare_clip
 from syncdiff.pipeline.records import FPS, Clip, ClipError, Row
-from syncdiff.pipeline.shards import feature_record, record_bytes
-from syncdiff.pipeline.track import make_backend
-from syncdiff.pipeline.transcripts import with_text
+from syncdiff.pipeline.store.write import feature_record, record_bytes
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 from stand_in_weights import NETWORKS, write_weights
 
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
-from syncdiff.pipeline.media import open_video
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.media.read import open_video
 from syncdiff.pipeline.records import ClipError
 
 SUFFIXES = (".mp4", ".avi", ".mpg", ".mkv", ".mov")

@@ -28,7 +28,7 @@ from sample_store import prepared_sample
 from syncdiff.model.audio import AudioSpec, audio_spec
 from syncdiff.model.config import TrainConfig, from_mapping
 from syncdiff.model.data import Batch, Stream, collate, draw, loader, read_samples, row_groups, trainable_rows
-from syncdiff.pipeline.store import Dataset, open_dataset
+from syncdiff.pipeline.store.read import Dataset, open_dataset
 
 
 @dataclass

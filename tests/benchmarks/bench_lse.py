@@ -28,9 +28,9 @@ import torch
 from stand_in_weights import syncnet
 from syncnet_python.SyncNetInstance import SyncNetInstance
 
-from syncdiff.evaluate.lipsync import sync_distances
-from syncdiff.evaluate.syncnet import SyncNet
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
+from syncdiff.evaluate.metrics.lse import sync_distances
+from syncdiff.evaluate.metrics.syncnet import SyncNet
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 
 
 def original(instance: SyncNetInstance, clip: Path, *, grad: bool) -> tuple[int, float, float]:

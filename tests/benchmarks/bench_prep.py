@@ -26,13 +26,14 @@ import psutil
 import ray
 
 from syncdiff.pipeline.config import load_config
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
-from syncdiff.pipeline.layouts import Listing, read_layout
-from syncdiff.pipeline.plan import Run, RunIdentity, plan_shards
-from syncdiff.pipeline.probe import probe
+from syncdiff.pipeline.datasets.listing import Listing, read_layout
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.media.probe import probe
+from syncdiff.pipeline.plan import RunIdentity, plan_shards
+from syncdiff.pipeline.ray_pool import connect
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.run import Work, connect, prepare_shards
-from syncdiff.pipeline.versions import versions
+from syncdiff.pipeline.run_ray import Work, prepare_shards
+from syncdiff.pipeline.store.manifest import Run, versions
 
 
 def link_clips(clips: Path, folder: Path, size_px: tuple[int, int], copies: int) -> int:

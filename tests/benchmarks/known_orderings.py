@@ -22,12 +22,13 @@ from typing import Any
 import cv2
 import numpy as np
 
-from syncdiff.pipeline.align import crop_faces, crop_matrices, paste_back, to_crop
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
-from syncdiff.pipeline.mask import MaskConfig, mouth_masks
-from syncdiff.pipeline.media import fit_audio, open_video, read_audio
+from syncdiff.pipeline.faces.align import crop_faces, crop_matrices, paste_back, to_crop
+from syncdiff.pipeline.faces.follow import TrackConfig
+from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
+from syncdiff.pipeline.faces.track import make_backend, track_faces
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.media.read import fit_audio, open_video, read_audio
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8
-from syncdiff.pipeline.track import TrackConfig, make_backend, track_faces
 
 CLIPS = ("syncnet_example.avi", "vox2_00086.mp4", "vox2_00104.mp4", "grid_bbaf2n.mpg", "vretalk_1.mp4",
          "grid_lbax4n.mpg", "vox2_517600055.mp4")  # fmt: skip

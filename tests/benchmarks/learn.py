@@ -34,14 +34,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.generate import Job, Model, generate, load_model
+from syncdiff.model.generate_split import Pair, make_pairs, row_job, write_result
 from syncdiff.model.network import Conditions
-from syncdiff.model.results import Pair, make_pairs, row_job, write_result
-from syncdiff.pipeline.audio import av_correlation, loudness
-from syncdiff.pipeline.media import open_video
-from syncdiff.pipeline.pose import mouth_opening
+from syncdiff.pipeline.faces.backend import FaceBackend
+from syncdiff.pipeline.faces.head_pose import mouth_opening
+from syncdiff.pipeline.faces.track import make_backend, track_faces
+from syncdiff.pipeline.features.av_sync import av_correlation, loudness
+from syncdiff.pipeline.media.read import open_video
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store import Dataset, open_dataset
-from syncdiff.pipeline.track import FaceBackend, make_backend, track_faces
+from syncdiff.pipeline.store.read import Dataset, open_dataset
 
 ABLATIONS = {
     "bottleneck": [],

@@ -18,7 +18,7 @@ def prepared_sample(folder: Path, train_clips: int) -> tuple[Path, Path]:
 
     Masks follow the jaw: with 1,600 frames to learn from there is none to spare for what is behind a person.
     """
-    from syncdiff.pipeline.sample import make_sample
+    from syncdiff.pipeline.sample.dataset import make_sample
 
     folder.mkdir(parents=True, exist_ok=True)
     raw, store = folder / "raw", folder / "store"

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from pytorch_fid import inception
 from syncnet_python.SyncNetModel import S as OriginalSyncNet
 
-from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
-from syncdiff.pipeline.checkpoint import read_checkpoint
+from syncdiff.pipeline.avhubert.checkpoint import read_checkpoint
+from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 
 # Brings the activations of a randomly filled SyncNet into the range of the trained one's.
 SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.evaluate.pairs import ClipPair, Faces
-from syncdiff.evaluate.syncnet import SyncNet
-from syncdiff.pipeline.detect import MEAN_SHAPE
-from syncdiff.pipeline.ffmpeg_process import ffmpeg_binary
+from syncdiff.evaluate.clip_pair import ClipPair, Faces
+from syncdiff.evaluate.metrics.syncnet import SyncNet
+from syncdiff.pipeline.faces.backend import MEAN_SHAPE
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
 
 

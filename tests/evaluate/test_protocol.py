@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from syncdiff.evaluate.metrics.registry import METRICS
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
-from syncdiff.evaluate.registry import METRICS
 from syncdiff.pipeline.config import ConfigError, apply_settings
 
 

@@ -14,15 +14,16 @@ import pytest
 import torch
 
 from syncdiff.model.config import TrainConfig, from_mapping
-from syncdiff.pipeline.audio import encode_flac, logfbank, wav2lip_mel
 from syncdiff.pipeline.config import PrepConfig
-from syncdiff.pipeline.encode import encode_jpeg, encode_mask
-from syncdiff.pipeline.features import SPECS
-from syncdiff.pipeline.mask import MaskConfig, mouth_masks
-from syncdiff.pipeline.pose import PoseConfig, select
+from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
+from syncdiff.pipeline.faces.reference_frames import PoseConfig, select
+from syncdiff.pipeline.features.builtin import SPECS
+from syncdiff.pipeline.features.filterbanks import logfbank, wav2lip_mel
+from syncdiff.pipeline.media.flac import encode_flac
+from syncdiff.pipeline.media.images import encode_jpeg, encode_mask
 from syncdiff.pipeline.records import Features, Row
-from syncdiff.pipeline.schema import CLIP_SCHEMA, feature_schema
-from syncdiff.pipeline.shards import ShardWriter, feature_record
+from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
+from syncdiff.pipeline.store.write import ShardWriter, feature_record
 
 FACE_PX = 48
 

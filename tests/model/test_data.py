@@ -34,8 +34,8 @@ from syncdiff.model.data import (
     row_groups,
     trainable_rows,
 )
-from syncdiff.pipeline.audio import logfbank
-from syncdiff.pipeline.store import open_dataset
+from syncdiff.pipeline.features.filterbanks import logfbank
+from syncdiff.pipeline.store.read import open_dataset
 
 Tiny = Callable[..., TrainConfig]
 SPEC = AudioSpec("logfbank", 104, 25.0, 5)

@@ -27,10 +27,10 @@ from syncdiff.model.generate import (
     scratch,
     there_and_back,
 )
-from syncdiff.model.results import row_job
+from syncdiff.model.generate_split import row_job
 from syncdiff.model.train import train
-from syncdiff.pipeline.pose import PoseConfig, select_pose
-from syncdiff.pipeline.store import open_dataset
+from syncdiff.pipeline.faces.reference_frames import PoseConfig, select_pose
+from syncdiff.pipeline.store.read import open_dataset
 
 Tiny = Callable[..., TrainConfig]
 

@@ -27,8 +27,8 @@ from syncdiff.model.diffusion import sample
 from syncdiff.model.generate import Job, frame_sample, make_job, there_and_back
 from syncdiff.model.network import Conditions
 from syncdiff.model.space import LatentSpace, Space, prepare, training_target
-from syncdiff.pipeline.mask import MaskConfig, mouth_masks
-from syncdiff.pipeline.pose import PoseConfig, select
+from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
+from syncdiff.pipeline.faces.reference_frames import PoseConfig, select
 
 FRAMES, SIZE = 14, 48
 SPEC = AudioSpec("logfbank", 104, 25.0, 5)

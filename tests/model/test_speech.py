@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from syncdiff.model.audio import AudioSpec
+from syncdiff.model.audio import AudioSpec, Hearing, read_speech, speech_features
 from syncdiff.model.config import ConfigError
-from syncdiff.model.speech import Hearing, read_speech, speech_features
-from syncdiff.pipeline.audio import logfbank
-from syncdiff.pipeline.avhubert_tiny import make_tiny_checkpoint
-from syncdiff.pipeline.extractors import AVHubertExtractor, ExtractorInput, load_avhubert
+from syncdiff.pipeline.avhubert.extractor import AVHubertExtractor, load_avhubert
+from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
+from syncdiff.pipeline.features.extractor import ExtractorInput
+from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.records import I16, ClipError
-from syncdiff.pipeline.sample_speech import speak_opening, synthesise
+from syncdiff.pipeline.sample.speech import speak_opening, synthesise
 
 
 def spoken(seconds: float) -> I16:

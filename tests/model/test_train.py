@@ -18,11 +18,11 @@ import torch
 import yaml
 
 from syncdiff.model import checkpoint as ckpt
-from syncdiff.model import run as run_module
 from syncdiff.model import train as train_module
+from syncdiff.model import training_run as run_module
 from syncdiff.model.config import ConfigError, TrainConfig, to_mapping
 from syncdiff.model.train import TrainingError, learning_rate, train
-from syncdiff.pipeline.store import StoreError
+from syncdiff.pipeline.store.paths import StoreError
 
 Tiny = Callable[..., TrainConfig]
 

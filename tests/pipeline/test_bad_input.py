@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from syncdiff.pipeline.store import open_dataset
+from syncdiff.pipeline.store.read import open_dataset
 
 ODD_NAMES = (
     "with space.mp4",

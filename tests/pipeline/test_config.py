@@ -10,15 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from syncdiff.pipeline.config import (
-    RANGES,
-    ConfigError,
-    PrepConfig,
-    apply_settings,
-    difference,
-    load_config,
-)
-from syncdiff.pipeline.layouts import LAYOUTS
+from syncdiff.pipeline.config import RANGES, ConfigError, PrepConfig, apply_settings, difference, load_config
+from syncdiff.pipeline.datasets.listing import LAYOUTS
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -1,0 +1,162 @@
+"""All metrics by name, in the order of the tables. A new one is a file, and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+from syncdiff.evaluate.metrics.av_correlation import AvCorrelation
+from syncdiff.evaluate.metrics.avs import AvHubert, AvsPaired, AvsUnpaired
+from syncdiff.evaluate.metrics.base import Metric
+from syncdiff.evaluate.metrics.csim import DlibEmbedder, Identity, TorchScriptEmbedder
+from syncdiff.evaluate.metrics.fid import Fid, load_inception
+from syncdiff.evaluate.metrics.lmd import LandmarkDistance
+from syncdiff.evaluate.metrics.lpips import Lpips, load_lpips
+from syncdiff.evaluate.metrics.lse import LipSync
+from syncdiff.evaluate.metrics.lse_tracks import LipSyncTracks, load_pipeline
+from syncdiff.evaluate.metrics.psnr_ssim import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
+from syncdiff.evaluate.metrics.sharpness import Sharpness
+from syncdiff.evaluate.metrics.syncnet import SyncNet, load_original
+from syncdiff.evaluate.metrics.temporal_stability import Stability
+from syncdiff.evaluate.protocol import Protocol
+from syncdiff.evaluate.records import NotComputed
+from syncdiff.pipeline.config import ConfigError
+from syncdiff.pipeline.weights import WeightFile, WeightsError, require
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a worker process has at hand.
+
+    device: "cpu" or "cuda". weights: files that were found and checked, by their names in
+    `syncdiff.pipeline.weights`.
+    """
+
+    device: str
+    weights: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A metric's class, whose facts are read without loading anything, and how to make one.
+
+    make is called once per process and may load networks. weights: names of the files needed under a
+    protocol, where they are not the class's own.
+    """
+
+    metric: type[Metric]
+    make: Callable[[Tools, Protocol], Metric]
+    weights_for: Callable[[Protocol], tuple[str, ...]] | None = None
+
+    def weights(self, protocol: Protocol) -> tuple[str, ...]:
+        return self.metric.weights if self.weights_for is None else self.weights_for(protocol)
+
+
+def lip_sync_weights(protocol: Protocol) -> tuple[str, ...]:
+    return LipSyncTracks.weights if protocol.lse == "syncnet-tracks" else LipSync.weights
+
+
+def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
+    weights = tools.weights
+    if protocol.lse == "syncnet-tracks":
+        frames = protocol.lse_min_track_frames
+        return LipSyncTracks(load_pipeline(weights["syncnet"], weights["s3fd-syncnet"], tools.device, frames))
+    return LipSync(SyncNet(load_original(weights["syncnet"])).to(tools.device), fps=protocol.lse_fps)
+
+
+def make_identity(tools: Tools, protocol: Protocol) -> Metric:
+    if protocol.identity == "dlib":
+        return Identity(DlibEmbedder())
+    return Identity(TorchScriptEmbedder(Path(protocol.identity), tools.device))
+
+
+def make_lpips(tools: Tools, protocol: Protocol) -> Metric:
+    network = load_lpips(tools.weights["alexnet"]).to(tools.device)
+    return Lpips(network, protocol.lpips_region, protocol.lpips_size_px or None)
+
+
+def make_fid(tools: Tools, protocol: Protocol) -> Metric:
+    return Fid(load_inception(tools.weights["inception"]).to(tools.device), protocol.fid_region)
+
+
+def avhubert_weights(protocol: Protocol) -> tuple[str, ...]:
+    return (protocol.avhubert,)
+
+
+def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Protocol], Metric]:
+    return lambda tools, protocol: kind(AvHubert(tools.weights[protocol.avhubert], tools.device))
+
+
+METRICS: Mapping[str, Entry] = {
+    "lse": Entry(LipSync, make_lip_sync, lip_sync_weights),
+    "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
+    "psnr": Entry(Psnr, lambda tools, protocol: Psnr()),
+    "psnr_face": Entry(PsnrFace, lambda tools, protocol: PsnrFace()),
+    "psnr_mouth": Entry(PsnrMouth, lambda tools, protocol: PsnrMouth()),
+    "ssim": Entry(Ssim, lambda tools, protocol: Ssim()),
+    "ssim_face": Entry(SsimFace, lambda tools, protocol: SsimFace()),
+    "ssim_mouth": Entry(SsimMouth, lambda tools, protocol: SsimMouth()),
+    "talklip": Entry(TalkLip, lambda tools, protocol: TalkLip()),
+    "lpips": Entry(Lpips, make_lpips),
+    "fid": Entry(Fid, make_fid),
+    "lmd": Entry(LandmarkDistance, lambda tools, protocol: LandmarkDistance(protocol.lmd_face_px)),
+    "identity": Entry(Identity, make_identity),
+    "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
+    "stability": Entry(Stability, lambda tools, protocol: Stability()),
+    "avs_u": Entry(AvsUnpaired, make_avs(AvsUnpaired), avhubert_weights),
+    "avs": Entry(AvsPaired, make_avs(AvsPaired), avhubert_weights),
+}
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Metrics to run, in the registry's order; the weights they need; and those that cannot run."""
+
+    metrics: tuple[str, ...]
+    weights: tuple[WeightFile, ...]
+    not_computed: tuple[NotComputed, ...]
+
+
+def choose_metrics(
+    protocol: Protocol,
+    wanted: Sequence[str] | None = None,
+    *,
+    has_references: bool = True,
+    allow_unverified: bool = False,
+    entries: Mapping[str, Entry] = METRICS,
+) -> Chosen:
+    """The metrics of a protocol, or those of them that are wanted.
+
+    Raises ConfigError for a name that no metric has.
+    """
+    names = protocol.metrics if wanted is None else tuple(dict.fromkeys(wanted))
+    for name in (*protocol.metrics, *names):
+        if name not in entries:
+            close = get_close_matches(name, entries, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(entries)}"
+            raise ConfigError(f"no metric {name!r}; {hint}")
+    chosen: list[str] = []
+    files: dict[str, WeightFile] = {}
+    not_computed = []
+    for name in sorted(names, key=list(entries).index):
+        reason = _why_not(name, entries[name], protocol, has_references)
+        if reason is None:
+            try:
+                needed = entries[name].weights(protocol)
+                files |= {file: require(file, allow_unverified=allow_unverified) for file in needed}
+                chosen.append(name)
+            except WeightsError as error:
+                reason = ("no-weights", str(error))
+        if reason is not None:
+            not_computed.append(NotComputed(name, *reason))
+    return Chosen(tuple(chosen), tuple(files.values()), tuple(not_computed))
+
+
+def _why_not(name: str, entry: Entry, protocol: Protocol, has_references: bool) -> tuple[str, str] | None:
+    if name not in protocol.metrics:
+        return "not-in-protocol", f"protocol {protocol.name} ({protocol.about}) does not have it"
+    if entry.metric.needs_reference and not has_references:
+        return "no-reference", "it compares with references; give --reference DIR, --data STORE or a --list"
+    return None

@@ -1,0 +1,73 @@
+"""What the user asks for: inputs and outputs of an evaluation, and whether they go together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from syncdiff.evaluate.pairing.dataset_references import StoredClip, list_stored
+from syncdiff.evaluate.pairing.match import References, folder_references
+from syncdiff.evaluate.pairing.methods import MatchError, method_names
+from syncdiff.evaluate.protocol import Protocol
+from syncdiff.pipeline.store.write import sha256_file
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says of inputs and outputs."""
+
+    results: tuple[Path, ...]
+    reference: Path | None
+    data: Path | None
+    raw: Path | None
+    split: str | None
+    list_file: Path | None
+    sub_folders: bool | None
+    metrics: tuple[str, ...] | None
+    unverified_weights: bool
+    out_dir: Path
+    cache: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """What decides the figures, as plain JSON values."""
+        paths = {"reference": self.reference, "data": self.data, "raw": self.raw, "list": self.list_file}
+        return {
+            "results": [str(path) for path in self.results],
+            **{name: None if path is None else str(path) for name, path in paths.items()},
+            "list_sha256": None if self.list_file is None else sha256_file(self.list_file),
+            "split": self.split,
+            "metrics": None if self.metrics is None else list(self.metrics),
+            "unverified_weights": self.unverified_weights,
+        }
+
+
+def default_folder(results: Sequence[Path], protocol: Protocol) -> Path:
+    """`eval/<names of RESULTS>-<protocol>` in the current folder."""
+    names = "+".join(name.replace("/", "_") for name in method_names(results))
+    return Path("eval") / f"{names[:80]}-{protocol.name.removesuffix('.yaml')}"
+
+
+def find_references(asked: Asked) -> tuple[References | None, dict[Path, StoredClip]]:
+    """The references that were asked for, and how those of a data set are written."""
+    if asked.data is not None:
+        stored = list_stored(asked.data, asked.cache / "references", split=asked.split, raw=asked.raw)
+        return References(stored.videos, str(asked.data), asked.raw), stored.rows
+    if asked.reference is not None:
+        return folder_references(asked.reference), {}
+    return None, {}
+
+
+def check(asked: Asked, out_is_chosen: bool) -> None:
+    """Raise MatchError for arguments that do not go together."""
+    if asked.data is not None and asked.reference is not None:
+        raise MatchError("give --reference or --data, not both")
+    if asked.data is None and (asked.raw is not None or asked.split is not None):
+        raise MatchError("--raw and --split belong to --data")
+    if len(asked.results) > 1 and asked.sub_folders is not None:
+        raise MatchError("--one-method and --sub-folders are for a single RESULTS; several are a method each")
+    inputs = [*asked.results, *([asked.reference] if asked.reference else [])]
+    for folder in inputs:
+        if not out_is_chosen and asked.out_dir.resolve().is_relative_to(folder.resolve()):
+            raise MatchError(f"the report would be written into {folder}; say where with --out")

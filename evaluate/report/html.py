@@ -1,0 +1,348 @@
+"""`report.html`: one file that opens from disk, loads nothing, and runs no script but its table sorter."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import floor, isfinite
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from markupsafe import Markup
+
+from syncdiff.evaluate.records import Evaluation
+from syncdiff.evaluate.report import warnings as troubles
+from syncdiff.evaluate.report.clip_strips import Chosen, Pictures, choose_clips, draw_clips, ranking_column
+from syncdiff.evaluate.report.json_csv import ClipRow, clip_rows
+from syncdiff.evaluate.report.plots import MOST_DOTS, scatter, spread
+from syncdiff.evaluate.report.published import WITHHELD, PublishedTable
+from syncdiff.evaluate.report.tables import (
+    VERDICT_RULE,
+    Column,
+    Results,
+    clips_text,
+    difference_matrix,
+    difference_text,
+    dropped,
+    interval_text,
+    lse_name,
+)
+from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.report.charts import histogram
+from syncdiff.pipeline.report.render import render, visible
+
+PICTURE_BYTES = 8_000_000  # of all pictures in the page
+CLIP_BYTES = 160_000  # of one clip's
+MOST_ROWS = 400
+OFFSETS = 15  # frames; histograms of offsets reach as far at least
+LISTED = 200
+
+# Sorts a table by the column whose head is clicked: by data-v where cells have it, else by text.
+SORTER = Markup(
+    """
+for (const table of document.querySelectorAll("table.sortable")) {
+  const body = table.tBodies[0];
+  table.querySelectorAll("thead th").forEach((head, column) => {
+    const button = head.querySelector("button");
+    if (!button) return;
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") !== "descending";
+      table.querySelectorAll("thead th").forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => {
+        const cell = row.cells[column];
+        if (!("v" in cell.dataset)) return cell.textContent.trim();
+        return cell.dataset.v === "" ? null : Number(cell.dataset.v);
+      };
+      const rows = [...body.rows].sort((first, second) => {
+        const a = value(first), b = value(second);
+        if (a === null || b === null) return (a === null) - (b === null);
+        const order = typeof a === "number" ? a - b : a.localeCompare(b, undefined, {numeric: true});
+        return down ? -order : order;
+      });
+      body.append(...rows);
+    });
+  });
+}
+"""
+)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title and a line below it."""
+
+    title: str
+    chart: Markup
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A clip as pictures, with links to its files."""
+
+    heading: str
+    why: str
+    worst: bool
+    facts: tuple[tuple[str, str], ...]
+    links: tuple[tuple[str, str], ...]
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Row:
+    """A clip of the table. numbers: (text, number), one a column; ("", None) where it has none."""
+
+    method: str
+    clip: str
+    link: str
+    status: str
+    numbers: tuple[tuple[str, float | None], ...]
+    problems: str
+
+
+def make_page(
+    evaluation: Evaluation,
+    results: Results,
+    published: PublishedTable | None,
+    folder: Path,
+    *,
+    clips: int = 18,
+    rank_by: str | None = None,
+) -> str:
+    """The page as it is to be written into `folder`, which its links to videos start from.
+
+    clips: at most so many worst and best clips with pictures. rank_by: by which value. Raises ValueError for
+    a `rank_by` that cannot rank.
+    """
+    rank = ranking_column(results, rank_by)
+    columns = [column for column in results.columns if column.metric.per_clip and not column.magnitude]
+    rows, total = table_rows(evaluation, results, columns, rank, folder)
+    return render(
+        "syncdiff.evaluate.report",
+        "report.html.j2",
+        title=f"{len(evaluation.methods)} method{'s' * (len(evaluation.methods) != 1)}, "
+        f"{clips_text(len({case.clip for case in evaluation.cases}))}",
+        evaluation=evaluation,
+        results=results,
+        published=published,
+        rank=rank,
+        findings=troubles.findings(evaluation),
+        failures=troubles.failure_groups(evaluation),
+        forms=[troubles.form_text(form) for form in troubles.flagged_forms(evaluation)],
+        unmatched=[troubles.unmatched_text(one) for one in evaluation.unmatched],
+        spreads=spread_figures(evaluation, results),
+        scatters=scatter_figures(evaluation, results),
+        offsets=offset_figures(evaluation, results),
+        shown=show_clips(evaluation, results, rank, clips, folder),
+        columns=columns,
+        rows=rows,
+        total_rows=total,
+        settings=_settings(evaluation),
+        matrix=difference_matrix(results),
+        interval_text=interval_text,
+        difference_text=difference_text,
+        verdict_rule=VERDICT_RULE,
+        dropped=dropped,
+        lse=lse_name(evaluation),
+        listed=LISTED,
+        withheld=WITHHELD,
+        script=SORTER,
+        script_hash=base64.b64encode(hashlib.sha256(SORTER.encode()).digest()).decode(),
+    )
+
+
+def link_to(target: Path, folder: Path) -> str:
+    """Address of a file from a page in `folder`: relative, opens from disk, and has no character of markup,
+    nor a colon, in it."""
+    try:
+        relative = os.path.relpath(target.absolute(), folder.absolute())
+    except ValueError:  # on another drive there is no relative path
+        return target.absolute().as_uri()
+    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
+
+
+def spread_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
+    """How each value is spread over all clips of each method."""
+    made = []
+    for column in results.columns:
+        if not column.metric.per_clip or column.magnitude:
+            continue
+        values = {m: _array(column.of(evaluation, m)) for m in evaluation.methods}
+        if any(len(one) for one in values.values()):
+            label = f"{column.value.title} of each method"
+            chart = spread(values, label=label, unit=_unit(column))
+            made.append(Figure(column.head, chart))
+    return made
+
+
+def scatter_figures(evaluation: Evaluation, results: Results) -> list[tuple[str, list[Figure]]]:
+    """Each method against the baseline, value by value, a dot for every clip that both have."""
+    if results.baseline is None:
+        return []
+    groups = []
+    for method in evaluation.methods:
+        figures = []
+        for column in results.columns:
+            if method == results.baseline or not column.metric.per_clip or column.magnitude:
+                continue
+            ours, theirs = column.of(evaluation, method), column.of(evaluation, results.baseline)
+            both = sorted(ours.keys() & theirs.keys())
+            if not both:
+                continue
+            y, x = (np.array([one[clip] for clip in both]) for one in (ours, theirs))
+            label = f"{column.value.title}: {method} against {results.baseline}"
+            chart = scatter(x, y, label=label, x_name=results.baseline, y_name=method)
+            figures.append(Figure(column.head, chart, _scatter_caption(column, x, y)))
+        if figures:
+            groups.append((method, figures))
+    return groups
+
+
+def _scatter_caption(column: Column, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> str:
+    number = f"{MOST_DOTS} of {clips_text(len(x))} drawn" if len(x) > MOST_DOTS else clips_text(len(x))
+    if column.value.better not in ("higher", "lower"):
+        return number
+    wins = int((y > x).sum() if column.value.better == "higher" else (y < x).sum())
+    side = "above" if column.value.better == "higher" else "below"
+    return f"{number}; better on {wins}, those {side} the line"
+
+
+def offset_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
+    """Histograms of what should be 0 frames: offsets and lags, a chart for each method."""
+    made = []
+    for column in results.columns:
+        if column.value.better != "zero" or column.value.unit != "frames" or not column.metric.per_clip:
+            continue
+        for method in evaluation.methods:
+            values = _array(column.of(evaluation, method))
+            if not len(values):
+                continue
+            low = min(-OFFSETS, floor(values.min())) - 0.5
+            high = max(OFFSETS, floor(values.max()) + 1) + 0.5
+            edges = np.arange(low, high + 0.5)
+            counts = np.histogram(values, edges)[0].tolist()
+            median = float(np.median(values))
+            chart = histogram(
+                edges.tolist(),
+                counts,
+                label=visible(f"{column.value.title} of {method}"),
+                unit="frames of 40 ms",
+                counted="clips",
+                median=(median, column.text(median)),
+                zero=True,
+            )
+            made.append(Figure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
+    return made
+
+
+def _array(values: Mapping[str, float]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array([values[clip] for clip in sorted(values)], np.float64)
+
+
+def _unit(column: Column) -> str:
+    return f"{column.value.title}, {column.value.unit}" if column.value.unit else column.value.title
+
+
+def show_clips(
+    evaluation: Evaluation, results: Results, rank: Column | None, most: int, folder: Path
+) -> list[tuple[str, list[Shown]]]:
+    """The worst and best clips with pictures, by method."""
+    if rank is None or most < 1:
+        return []
+    chosen = choose_clips(evaluation, rank, most)
+    budget = min(CLIP_BYTES, PICTURE_BYTES * 3 // 4 // max(len(chosen), 1))
+    try:
+        backend = make_backend(str(evaluation.protocol.get("tracker", "dlib")))
+    except ClipError as error:
+        return [(f"no pictures: {error.reason}: {error.detail}", [])]
+    pictures = draw_clips([one.case for one in chosen], backend, budget)
+    together = [
+        (one, _show(evaluation, results, rank, one, drawn, folder))
+        for one, drawn in zip(chosen, pictures, strict=True)
+    ]
+    return [
+        (method, [one for _, one in members])
+        for method, members in groupby(together, key=lambda pair: pair[0].case.method)
+    ]
+
+
+def _show(
+    evaluation: Evaluation, results: Results, rank: Column, one: Chosen, pictures: Pictures, folder: Path
+) -> Shown:
+    case = one.case
+    facts = []
+    for column in results.columns:
+        number = column.of(evaluation, case.method).get(case.clip) if column.metric.per_clip else None
+        if number is not None and not column.magnitude:
+            facts.append((column.value.title, f"{column.text(number)} {column.value.unit}".strip()))
+    links = [("generated video", link_to(case.generated, folder))]
+    if case.reference is not None:
+        links.append(("reference video", link_to(case.reference, folder)))
+    if case.sound not in (case.generated, case.reference):
+        links.append(("sound", link_to(case.sound, folder)))
+    end = "worst" if one.worst else "best"
+    why = f"{rank.value.title} {rank.text(one.number)}: {_ordinal(one.rank)}{end} of {one.of}"
+    return Shown(case.clip, why, one.worst, tuple(facts), tuple(links), pictures)
+
+
+def _ordinal(rank: int) -> str:
+    return {1: "", 2: "second ", 3: "third ", 4: "fourth "}.get(rank, f"{rank}th ")
+
+
+def table_rows(
+    evaluation: Evaluation, results: Results, columns: Sequence[Column], rank: Column | None, folder: Path
+) -> tuple[list[Row], int]:
+    """Rows of the clip table, at most MOST_ROWS: those without a score first, then the worst; and how many
+    there are in all."""
+    found = clip_rows(evaluation, results)
+    generated = {(case.method, case.clip): case.generated for case in evaluation.cases}
+
+    def badness(row: ClipRow) -> tuple[int, float]:
+        key = "" if rank is None else rank.key
+        number = row.numbers.get(key)
+        if number is None or rank is None:
+            return (0 if row.problems or rank is not None else 1), 0.0
+        return 1, number if rank.value.better == "higher" else -number
+
+    rows = []
+    for row in sorted(found, key=badness)[:MOST_ROWS]:
+        name = (str(row.text["method"]), str(row.text["clip"]))
+        link = link_to(generated[name], folder) if row.text["status"] == "generated" else ""
+        numbers = tuple(_number(column, row.numbers.get(column.key)) for column in columns)
+        rows.append(Row(*name, link, str(row.text["status"]), numbers, row.problems))
+    return rows, len(found)
+
+
+def _number(column: Column, number: float | None) -> tuple[str, float | None]:
+    return ("", None) if number is None or not isfinite(number) else (column.text(number), number)
+
+
+def _settings(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Everything chosen and installed, as groups of (name, value)."""
+    metrics = [
+        (
+            one.name,
+            f"version {one.version}; " + (", ".join(f"{k} {v}" for k, v in one.settings.items()) or "–"),
+        )
+        for one in evaluation.metrics
+    ]
+    weights = [
+        (one.name, f"{one.file}, sha256 {one.sha256}" + ("" if one.verified else ", UNVERIFIED"))
+        for one in evaluation.weights
+    ]
+    groups = [
+        ("Protocol", [(str(k), str(v)) for k, v in evaluation.protocol.items()]),
+        ("Run", [(str(k), str(v)) for k, v in evaluation.settings.items()]),
+        ("Metrics", metrics),
+        ("Weights", weights),
+        ("Versions", [(str(k), str(v)) for k, v in evaluation.versions.items()]),
+    ]
+    return [(name, pairs) for name, pairs in groups if pairs]

@@ -1,0 +1,179 @@
+"""Figures from papers, each with its source and protocol, to stand beside one's own where they may."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from syncdiff.evaluate.records import Evaluation
+from syncdiff.evaluate.report.tables import Results, clips_text
+
+# Values are named as in `syncdiff.evaluate.metrics.registry`.
+_SAME_LSE = "wav2lip-lrs"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One row of a published table.
+
+    protocol: which of ours it corresponds to, None where the source does not say. lse_protocol: how LSE was
+    computed. caveats: value name -> why it must not be put beside ours as it is.
+    """
+
+    method: str
+    dataset: Literal["lrs2", "lrs3"]
+    protocol: Literal["reconstruction", "unsynced"] | None
+    source: str
+    values: Mapping[str, float]
+    lse_protocol: str = _SAME_LSE
+    note: str = ""
+    caveats: Mapping[str, str] = field(default_factory=dict)
+
+
+_REGION = "the crop is not stated in the source, and this figure depends on it"
+_PICTURE = dict.fromkeys(("psnr", "ssim", "fid", "lmd"), _REGION)
+_TALKLIP = {"ssim": "TalkLip's crop (face box, 96x96): compare with ssim_talklip"}
+
+ROWS: tuple[Published, ...] = (
+    Published("ground truth", "lrs2", "reconstruction", "TalkLip (Wang et al. 2023), 1,243 test clips",
+              {"lse_c": 8.248, "lse_d": 6.258}),
+    Published("TalkLip", "lrs2", "reconstruction", "TalkLip (Wang et al. 2023)",
+              {"lse_c": 8.53, "lse_d": 6.08, "ssim": 0.854}, caveats=_TALKLIP),
+    Published("SyncDiff", "lrs2", None, "SyncDiff (WACV 2025)", {"lse_c": 7.80, "lse_d": 6.58},
+              note="the paper does not state its protocol; the figures fit reconstruction"),
+    Published("IP-LAP", "lrs2", "reconstruction", "IP-LAP (Zhong et al. 2023)",
+              {"ssim": 0.87, "psnr": 29.67, "fid": 4.10, "lmd": 2.11}, caveats=_PICTURE),
+    Published("Yaman 2024", "lrs2", "reconstruction", "Yaman et al. 2024",
+              {"lse_c": 8.41, "lse_d": 6.03, "ssim": 0.952, "psnr": 32.64, "fid": 3.83, "lmd": 1.13},
+              caveats=_PICTURE),
+    Published("Wav2Lip", "lrs2", "unsynced", "Wav2Lip (Prajwal et al. 2020)",
+              {"lse_c": 7.78, "lse_d": 6.386, "fid": 4.887}, caveats={"fid": _REGION}),
+    Published("Wav2Lip, re-run by users", "lrs2", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 6.77, "lse_d": 7.15}),
+    Published("Wav2Lip, re-run by users", "lrs3", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 7.15, "lse_d": 7.00}),
+    Published("Wav2Lip + GAN, re-run by users", "lrs2", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 6.79, "lse_d": 7.21}),
+    Published("Wav2Lip + GAN, re-run by users", "lrs3", "unsynced", "Wav2Lip issue tracker",
+              {"lse_c": 7.07, "lse_d": 7.10}),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published row, the values of it that may stand beside ours, and why others may not."""
+
+    row: Published
+    values: Mapping[str, float]
+    withheld: Mapping[str, str]
+
+
+def comparable(dataset: str, protocol: str, lse_protocol: str) -> tuple[Comparison, ...]:
+    """All published rows for a data set, each value shown or withheld with the reason.
+
+    Raises ValueError for a data set without published rows here.
+    """
+    rows = [row for row in ROWS if row.dataset == dataset]
+    if not rows:
+        known = ", ".join(sorted({row.dataset for row in ROWS}))
+        raise ValueError(f"no published figures for {dataset!r} here; there are some for {known}")
+    return tuple(_compare(row, protocol, lse_protocol) for row in rows)
+
+
+def _compare(row: Published, protocol: str, lse_protocol: str) -> Comparison:
+    withheld = {}
+    for name in row.values:
+        if row.protocol is None:
+            withheld[name] = row.note
+        elif row.protocol != protocol:
+            withheld[name] = f"its protocol is {row.protocol}, yours is {protocol}"
+        elif name.startswith("lse") and row.lse_protocol != lse_protocol:
+            withheld[name] = f"its LSE is {row.lse_protocol}, yours is {lse_protocol}"
+        elif name in row.caveats:
+            withheld[name] = row.caveats[name]
+    shown = {name: value for name, value in row.values.items() if name not in withheld}
+    return Comparison(row, shown, withheld)
+
+
+_TITLES = {
+    "lse_d": "LSE-D ↓",
+    "lse_c": "LSE-C ↑",
+    "psnr": "PSNR ↑",
+    "ssim": "SSIM ↑",
+    "fid": "FID ↓",
+    "lmd": "LMD ↓",
+}
+WITHHELD = "withheld"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A method of one's own or a published one. cells: value name -> text; a value it lacks has no cell."""
+
+    name: str
+    source: str
+    ours: bool
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """Lines under the same heads. notes: each withheld figure with its reason, and what else must be said."""
+
+    dataset: str
+    keys: tuple[str, ...]
+    heads: Mapping[str, str]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...]
+
+
+def published_table(
+    evaluation: Evaluation, results: Results, published: Sequence[Comparison]
+) -> PublishedTable | None:
+    """Own means over all clips of each method, and published rows; None where there are none."""
+    if not published:
+        return None
+    keys = tuple(dict.fromkeys(key for one in published for key in one.row.values))
+    columns = {column.key: column for column in results.columns}
+    heads = {key: columns[key].head if key in columns else _TITLES.get(key, key) for key in keys}
+    lines = []
+    for method in evaluation.methods:
+        own = {
+            column.key: (column, block.cells[method, column.key].own)
+            for block in results.blocks
+            for column in block.columns
+            if column.key in keys
+        }
+        cells = {key: column.text(one.mean) for key, (column, one) in own.items() if one is not None}
+        counts = sorted({one.clips for _, one in own.values() if one is not None})
+        over = (
+            clips_text(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]} clips" if counts else ""
+        )
+        lines.append(Line(method, f"yours, {over}" if over else "yours", True, cells))
+    for one in published:
+        cells = {key: f"{one.values[key]:g}" if key in one.values else WITHHELD for key in one.row.values}
+        lines.append(Line(one.row.method, one.row.source, False, cells))
+    notes = tuple(_notes(evaluation, keys, heads, published))
+    return PublishedTable(published[0].row.dataset, keys, heads, tuple(lines), notes)
+
+
+def _notes(
+    evaluation: Evaluation, keys: Sequence[str], heads: Mapping[str, str], published: Sequence[Comparison]
+) -> list[str]:
+    name, lse = evaluation.protocol.get("name"), evaluation.protocol.get("lse")
+    notes = [
+        f"Yours: protocol {name}, LSE {lse}, mean over all clips that each method has. Published figures are "
+        "over the whole test set; yours can be compared with them only if your clips are that set."
+    ]
+    for one in published:
+        reasons: dict[str, list[str]] = {}
+        for key, reason in one.withheld.items():
+            reasons.setdefault(reason, []).append(heads[key].split(" ")[0])
+        for reason, titles in reasons.items():
+            notes.append(f"{one.row.method} ({one.row.source}): {', '.join(titles)} withheld: {reason}.")
+    metrics = {metric.name for metric in evaluation.metrics if any(v.name in keys for v in metric.values)}
+    unverified = sorted({name for metric in metrics for name in evaluation.unverified(metric)})
+    if unverified:
+        notes.append(f"UNVERIFIED WEIGHTS in your figures: {', '.join(unverified)}.")
+    return notes

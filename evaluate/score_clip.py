@@ -1,0 +1,356 @@
+"""One clip, scored by every metric: hashed, looked up in the cache, measured where it is new, and kept.
+
+Whatever goes wrong belongs to one clip and one metric, and is recorded there.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import isfinite
+from pathlib import Path
+from typing import Any, cast
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+
+from syncdiff.evaluate.cache import Cache, Inputs, Key, load_entry, read_inputs
+from syncdiff.evaluate.clip_pair import ClipPair, Footage
+from syncdiff.evaluate.metrics.base import Metric, Statistics
+from syncdiff.evaluate.metrics.registry import METRICS, Entry, Tools
+from syncdiff.evaluate.pairing.dataset_references import StoredClip, write_stored
+from syncdiff.evaluate.protocol import Protocol
+from syncdiff.evaluate.records import Case, Failure, Form
+from syncdiff.pipeline.faces.backend import FaceBackend
+from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.records import FPS, ClipError
+from syncdiff.pipeline.store.manifest import package_version, versions
+from syncdiff.pipeline.weights import WeightFile, WeightsError
+
+
+class FormOfPair(Metric):
+    """Frames at 25 per second, sizes and rates of both files."""
+
+    name = "form"
+    values = ()
+
+    def measure(self, pair: ClipPair) -> Statistics:
+        mismatch = pair.mismatch
+        rates = [np.nan if rate is None else rate for rate in mismatch.source_fps]
+        return {
+            "frames": np.array([pair.generated.num_frames, pair.target.num_frames]),
+            "flagged": np.array(mismatch.flagged),
+            "sizes_px": np.array([pair.generated.size_px, pair.target.size_px]),
+            "fps": np.array(rates, np.float64),
+        }
+
+    def score(self, statistics: Statistics) -> dict[str, float]:
+        return {}
+
+
+def form_record(case: Case, statistics: Statistics) -> Form:
+    """The record of a case."""
+    generated, reference = (int(n) for n in statistics["frames"])
+    made, true = ((int(w), int(h)) for w, h in statistics["sizes_px"])
+    rates = [None if np.isnan(rate) else float(rate) for rate in statistics["fps"]]
+    return Form(
+        method=case.method,
+        clip=case.clip,
+        generated_frames=generated,
+        reference_frames=reference,
+        flagged=bool(statistics["flagged"]),
+        resized_from=None if made == true else made,
+        reference_size=true,
+        generated_fps=rates[0],
+        reference_fps=rates[1],
+    )
+
+
+FORM = FormOfPair.name
+LOAD = "load"
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "scikit-image",
+    "lpips",
+    "pytorch-fid",
+    "syncnet-python",
+    "face-recognition-models",
+    "face-alignment",
+)
+
+
+class LoadError(Exception):
+    """A metric cannot be made here; its cause says why."""
+
+
+class StorageError(Exception):
+    """The cache cannot be written, or lost what was in it; the run cannot go on."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to know besides its clip."""
+
+    protocol: Protocol
+    weights: tuple[WeightFile, ...]
+    cache: Path
+
+
+@dataclass(frozen=True)
+class Task:
+    """A case, the metrics to score it by, and the stored references that are to be written first."""
+
+    case: Case
+    metrics: tuple[str, ...]
+    rows: tuple[tuple[Path, StoredClip], ...] = ()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one metric made of one case. entry: its statistics in the cache. new: measured in this run."""
+
+    metric: str
+    settings: Mapping[str, Any]
+    values: Mapping[str, float]
+    failures: tuple[Failure, ...]
+    entry: Path | None = None
+    new: bool = False
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """All outcomes of a case, one for each metric of its task. frames: measured now, for showing progress."""
+
+    case: Case
+    form: Form | None
+    outcomes: tuple[Outcome, ...]
+    frames: int
+
+
+class Watch(Interface):
+    """Is told which metric is being worked on."""
+
+    def begin(self, metric: str) -> None: ...
+
+
+def computing_versions(device: str) -> dict[str, str]:
+    """Versions of all that lies between a file and its figures, and the kind of device."""
+    packages = {name: package_version(name) for name in _PACKAGES}
+    return {**versions(), **packages, "device": device}
+
+
+class Scorer:
+    """Scores cases. Holds the networks of a process, each loaded when it is first needed."""
+
+    def __init__(self, work: Work, entries: Mapping[str, Entry] = METRICS) -> None:
+        self._work = work
+        self._entries = entries
+        self._cache = Cache(work.cache)
+        self._metrics: dict[str, Metric | LoadError] = {FORM: FormOfPair()}
+        self._backend = _LazyBackend(work.protocol.tracker)
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    @cached_property
+    def _versions(self) -> dict[str, str]:
+        return computing_versions(self.device)
+
+    def score(
+        self, task: Task, watch: Watch | None = None, refused: Mapping[str, ClipError] | None = None
+    ) -> CaseResult:
+        """Score a case by all metrics of its task. `refused`: metrics not to be tried, and why.
+
+        Raises StorageError, and nothing else.
+        """
+        case, refused = task.case, refused or {}
+        try:
+            for path, row in task.rows:
+                write_stored(row, path)
+            inputs = read_inputs(case)
+        except ClipError as error:
+            return failed_case(task, error)
+        except OSError as error:
+            raise StorageError(f"{case.reference} could not be written: {error}") from error
+        pair = self._pair(case)
+        outcomes = []
+        for name in task.metrics:
+            if watch is not None:
+                watch.begin(name)
+            if name in refused:
+                outcomes.append(_failed(case, name, refused[name]))
+            else:
+                outcomes.append(self._outcome(name, case, pair, inputs))
+        frames = _frames(pair) if any(outcome.new for outcome in outcomes) else 0
+        return CaseResult(case, self._form(case, pair, inputs), tuple(outcomes), frames)
+
+    def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
+        """A metric's values over the clips whose statistics these are. Raises what the metric raises."""
+        return self._metric(name).pool(_Stored(entries))
+
+    def _metric(self, name: str) -> Metric:
+        """The metric, loaded once. Raises LoadError, each time the same."""
+        if name not in self._metrics:
+            tools = Tools(self.device, {file.entry.name: file.path for file in self._work.weights})
+            try:
+                self._metrics[name] = self._entries[name].make(tools, self._work.protocol)
+            except Exception as error:  # not hidden: it is raised below and recorded for each clip
+                self._metrics[name] = LoadError(_describe(error))
+        found = self._metrics[name]
+        if isinstance(found, LoadError):
+            raise found
+        return found
+
+    def _pair(self, case: Case) -> ClipPair:
+        paths = (case.generated, case.sound, case.reference)
+        backend = cast(FaceBackend, self._backend)
+        footage = {path: Footage(path, backend) for path in paths if path is not None}
+        reference = None if case.reference is None else footage[case.reference]
+        return ClipPair(case.clip, footage[case.generated], reference, footage[case.sound])
+
+    def _form(self, case: Case, pair: ClipPair, inputs: Inputs) -> Form | None:
+        """None where no reference is to be equalled frame by frame, or a file cannot be read."""
+        if case.reference is None or self._work.protocol.reference != "ground-truth":
+            return None
+        try:
+            statistics, _, _ = self._statistics(FORM, pair, inputs)
+        except ClipError:
+            return None  # each metric has met the same failure and says so
+        return form_record(case, statistics)
+
+    def _outcome(self, name: str, case: Case, pair: ClipPair, inputs: Inputs) -> Outcome:
+        if self._work.protocol.reference == "picture" and not self._entries[name].metric.needs_reference:
+            # What such a metric would take for the right picture is not; it does without.
+            pair, inputs = replace(pair, reference=None), inputs.without_reference()
+        try:
+            statistics, path, new = self._statistics(name, pair, inputs)
+            metric = self._metric(name)
+            values = metric.score(statistics) if metric.per_clip else {}
+        except ClipError as error:
+            return _failed(case, name, error)
+        except StorageError:
+            raise
+        except Exception as error:  # not hidden: recorded as unexpected, with its place
+            return _failed(case, name, error)
+        finite = {key: float(value) for key, value in values.items() if isfinite(value)}
+        failures = tuple(
+            Failure(case.method, case.clip, name, name, "not-finite", f"{key} is {value}")
+            for key, value in values.items()
+            if key not in finite
+        )
+        return Outcome(name, metric.settings(), finite, failures, path, new)
+
+    def _statistics(self, name: str, pair: ClipPair, inputs: Inputs) -> tuple[Statistics, Path, bool]:
+        """Statistics from the cache, or measured and kept; their file; and whether they are new.
+
+        Raises the ClipError that was kept, or is met now.
+        """
+        key = self._key(name, inputs)
+        path = self._cache.path(key)
+        kept = self._cache.load(key)
+        if isinstance(kept, ClipError):
+            raise kept
+        if kept is not None:
+            return kept, path, False
+        try:
+            statistics = self._metric(name).measure(pair)
+        except ClipError as error:
+            if not error.transient:
+                self._keep(key, error, inputs)
+            raise
+        self._keep(key, statistics, inputs)
+        return statistics, path, True
+
+    def _keep(self, key: Key, content: Statistics | ClipError, inputs: Inputs) -> None:
+        if not inputs.unchanged():
+            raise ClipError("media", "changed", "a file changed while it was read", transient=True)
+        try:
+            self._cache.save(key, content)
+        except OSError as error:
+            raise StorageError(f"{self._cache.folder} cannot be written: {error}") from error
+
+    def _key(self, name: str, inputs: Inputs) -> Key:
+        metric = self._metric(name)
+        needed = () if name == FORM else self._entries[name].weights(self._work.protocol)
+        weights = {f.entry.name: f.sha256 for f in self._work.weights if f.entry.name in needed}
+        facts = {
+            "metric": name,
+            "version": metric.version,
+            "settings": metric.settings(),
+            "weights": weights,
+            "tracker": self._work.protocol.tracker,
+            "versions": self._versions,
+            "inputs": dict(inputs.digests),
+        }
+        return Key(name, facts)
+
+
+class _LazyBackend:
+    """A face backend that is loaded when a metric first looks for faces."""
+
+    def __init__(self, name: str) -> None:
+        self._tracker = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("_"):
+            raise AttributeError(attribute)
+        return getattr(self._loaded, attribute)
+
+    @cached_property
+    def _loaded(self) -> FaceBackend:
+        try:
+            return make_backend(self._tracker)
+        except WeightsError as error:
+            raise ClipError("track", "no-weights", str(error), transient=True) from error
+
+
+class _Stored(Sequence[Statistics]):
+    """Statistics read from the cache one by one, so that a large set need not be in memory at once."""
+
+    def __init__(self, entries: Sequence[Path]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return _Stored(self._entries[index])
+        found = load_entry(self._entries[index])
+        if found is None or isinstance(found, ClipError):
+            raise StorageError(f"{self._entries[index]} is gone or damaged; run the same command again")
+        return found
+
+
+def failed_case(task: Task, error: Exception) -> CaseResult:
+    """The result of a case that could not be begun: the same failure for each metric."""
+    return CaseResult(task.case, None, tuple(_failed(task.case, name, error) for name in task.metrics), 0)
+
+
+def _frames(pair: ClipPair) -> int:
+    """Frames of the generated video as its file states them."""
+    try:
+        return round((pair.generated.info.duration_s or 0) * FPS)
+    except ClipError:
+        return 0
+
+
+def _failed(case: Case, name: str, error: Exception) -> Outcome:
+    """The outcome of a metric that raised."""
+    if isinstance(error, ClipError):
+        failure = Failure(case.method, case.clip, name, error.stage, error.reason, error.detail)
+    elif isinstance(error, LoadError):
+        failure = Failure(case.method, case.clip, name, LOAD, "cannot-load", str(error), unexpected=True)
+    else:
+        reason = type(error).__name__
+        failure = Failure(case.method, case.clip, name, name, reason, _describe(error), unexpected=True)
+    return Outcome(name, {}, {}, (failure,))
+
+
+def _describe(error: Exception) -> str:
+    """An exception in one line, with its place."""
+    frames = traceback.extract_tb(error.__traceback__)[-1:]
+    where = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in frames)
+    return f"{type(error).__name__}: {error}{where}"

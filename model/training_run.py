@@ -1,0 +1,227 @@
+"""A run: built from its configuration, resumed from its newest checkpoint, saved to the next."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import platform
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor
+
+from syncdiff.model import checkpoint as ckpt
+from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
+from syncdiff.model.config import ConfigError, TrainConfig, differences, to_mapping
+from syncdiff.model.data import trainable_rows
+from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
+from syncdiff.model.network import AudioStats, SyncDiffNet
+from syncdiff.model.space import Space, make_space
+from syncdiff.pipeline.store.read import Dataset, open_dataset
+
+# What may differ from the checkpoint that a run goes on from: nothing that shapes the model or its samples.
+FREE_RUN = ("data", "out", "log.", "loader.workers", "optim.steps", "optim.device", "optim.compile")
+FREE = (*FREE_RUN, "diffusion.sampl", "diffusion.guidance")
+
+
+@dataclass
+class Run:
+    """A run in progress. `step` counts finished optimiser steps, `position` batches drawn by each rank."""
+
+    config: TrainConfig
+    out: Path
+    accelerator: Accelerator
+    dataset: Dataset
+    spec: AudioSpec
+    space: Space
+    net: SyncDiffNet
+    ema: SyncDiffNet
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    position: int = 0
+    saved_step: int = -1
+
+
+def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
+    """Check everything, then build the run: fresh, or with the weights of the newest checkpoint."""
+    if config.data is None or config.out is None:
+        raise ConfigError(
+            "training needs data (a prepared data set) and out (a folder), in the file or as flags"
+        )
+    accelerator = make_accelerator(config)
+    dataset = open_dataset(config.data, config.loader.train_split)
+    rows = trainable_rows(dataset)
+    if not rows:
+        raise ConfigError(
+            f"{config.data}: split {config.loader.train_split} has no clip with sound to train on"
+        )
+    if accelerator.is_main_process and (fewer := len(dataset) - len(rows)):
+        say(f"{fewer} of {len(dataset)} clips have no sound or a single frame and are left out")
+    spec, space = audio_spec(config.model.audio, dataset), make_space(config.model)
+    if spec.untrained and accelerator.is_main_process:
+        say(f"the features {spec.id} come from an untrained network: this is a rehearsal, not a model")
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    out = Path(config.out)
+    found = ckpt.newest(out / "checkpoints")
+    if found:
+        check_resumable(config, dataset, found)
+    net = build_network(config, spec, space, statistics(config, dataset, spec, rows))
+    ema = copy.deepcopy(net).eval().requires_grad_(False)
+    out.mkdir(parents=True, exist_ok=True)
+    if accelerator.is_main_process:
+        (out / "config.yaml").write_text(yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False), "utf-8")
+    trained = [p for p in net.parameters() if p.requires_grad]
+    optim = config.optim
+    optimizer = torch.optim.AdamW(
+        trained, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]), weight_decay=optim.weight_decay
+    )
+    device = accelerator.device
+    run = Run(config, out, accelerator, dataset, spec, space.to(device), net, ema.to(device), optimizer)
+    if found:
+        state = ckpt.read_state(found)
+        ckpt.load_into(net, found, "model")
+        ckpt.load_into(ema, found, "ema")
+        run.step = run.saved_step = int(state["step"])
+        run.position = int(state["position"])
+        if accelerator.is_main_process:
+            say(f"going on from {found}")
+            if state["streams"] != _streams(run):
+                say("another number of processes or workers: from here on samples come in another order")
+    return run
+
+
+def _streams(run: Run) -> int:
+    return int(run.accelerator.num_processes) * max(1, run.config.loader.workers)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return list(value) if isinstance(value, tuple) else value
+
+
+def make_accelerator(config: TrainConfig) -> Accelerator:
+    """The device that the configuration asks for. Raises ConfigError where there is none."""
+    if config.optim.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "optim.device asks for cuda, but PyTorch finds no CUDA device here; to train on the processor: "
+            "--set optim.device=cpu"
+        )
+    return Accelerator(
+        cpu=config.optim.device == "cpu" or not torch.cuda.is_available(),
+        mixed_precision=config.optim.precision,
+    )
+
+
+def statistics(config: TrainConfig, dataset: Dataset, spec: AudioSpec, rows: list[int]) -> AudioStats | None:
+    """Scale of the cached features; none for an encoder that is trained along."""
+    if config.model.audio.finetune_layers:
+        return None
+    mean, std = feature_statistics(dataset, spec, rows)
+    return AudioStats(torch.from_numpy(mean), torch.from_numpy(std))
+
+
+def build_network(
+    config: TrainConfig, spec: AudioSpec, space: Space, stats: AudioStats | None
+) -> SyncDiffNet:
+    """The network for this sound and space, with fresh weights (where it is fine-tuned, AV-HuBERT's own)."""
+    side = config.model.resolution // space.shrink
+    if stats is not None:
+        return SyncDiffNet(config.model, space.channels, side, stats, spec.steps)
+    encoder = load_hubert(config.model.audio)
+    width = encoder.model.config.width
+    unscaled = AudioStats(torch.zeros(width), torch.ones(width))
+    return SyncDiffNet(config.model, space.channels, side, unscaled, config.model.audio.window, encoder)
+
+
+def fingerprint(dataset: Dataset) -> str:
+    """Hash of the clip shards of the training split."""
+    shards = [s["clips"]["sha256"] for s in dataset.manifest["shards"] if s["name"] in dataset.shards]
+    return hashlib.sha256("".join(shards).encode()).hexdigest()
+
+
+def check_resumable(config: TrainConfig, dataset: Dataset, found: Path) -> None:
+    """Refuse to go on from a checkpoint of another configuration or other data."""
+    state = ckpt.read_state(found)
+    changed = [d for d in differences(state["config"], to_mapping(config)) if not d.startswith(FREE)]
+    if state["dataset"] != fingerprint(dataset):
+        changed.append(f"data: the shards of {dataset.root} are not those that it was trained on")
+    if changed:
+        raise ckpt.CheckpointError(
+            f"{found} belongs to another run. What differs (checkpoint -> now):\n  " + "\n  ".join(changed)
+            + "\nGive another --out, or --overwrite to start again."
+        )  # fmt: skip
+
+
+def start_again(out: Path) -> None:
+    """Remove what a run left in its folder, and nothing else."""
+    for part in ("checkpoints", "logs", "samples"):
+        shutil.rmtree(out / part, ignore_errors=True)
+
+
+def resume_state(run: Run) -> None:
+    """Optimiser and random numbers of the checkpoint that `open_run` found; without one, a seed a rank."""
+    rank = run.accelerator.process_index
+    if run.saved_step < 0:
+        torch.manual_seed(run.config.seed + 1 + rank)
+        return
+    found = run.out / "checkpoints" / f"step-{run.saved_step:07d}"
+    state = ckpt.read_state(found)
+    ckpt.unpack_optimizer(run.optimizer, ckpt.read_tensors(found, "optimizer"), state["optimizer"])
+    random = ckpt.read_tensors(found, "random")
+    if f"cpu.{rank}" in random:
+        torch.set_rng_state(random[f"cpu.{rank}"])
+        if torch.cuda.is_available() and f"cuda.{rank}" in random:
+            torch.cuda.set_rng_state(random[f"cuda.{rank}"])
+    else:
+        torch.manual_seed(run.config.seed + 1 + rank + run.step)
+
+
+def save(run: Run) -> Path:
+    """Write the checkpoint of the current step, unless it is there. Raises CheckpointError."""
+    folder = run.out / "checkpoints"
+    if run.saved_step != run.step:
+        random = gather_object([{"cpu": torch.get_rng_state(), "cuda": _cuda_state(run.accelerator)}])
+        if run.accelerator.is_main_process:
+            optimizer, groups = ckpt.pack_optimizer(run.optimizer)
+            named = {
+                f"{k}.{rank}": v for rank, one in enumerate(random) for k, v in one.items() if v is not None
+            }
+            tensors = {"model": run.net.state_dict(), "ema": run.ema.state_dict(), "optimizer": optimizer}
+            ckpt.save(
+                folder, run.step, {**tensors, "random": named}, _state(run, groups), run.config.log.keep
+            )
+        run.accelerator.wait_for_everyone()
+        run.saved_step = run.step
+    return folder / f"step-{run.step:07d}"
+
+
+def _cuda_state(accelerator: Accelerator) -> Tensor | None:
+    return torch.cuda.get_rng_state() if accelerator.device.type == "cuda" else None
+
+
+def _state(run: Run, groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """What state.json holds besides format and step."""
+    hubert = run.net.encoder.model.config if isinstance(run.net.encoder, TunedHubert) else None
+    prep = run.dataset.manifest["config"]
+    packages = ("syncdiff", "torch", "diffusers", "accelerate")
+    return {
+        "position": run.position,
+        "streams": _streams(run),
+        "config": _plain(to_mapping(run.config)),
+        "audio": asdict(run.spec),
+        "extractor": run.dataset.extractors.get(run.spec.id, {}),
+        "hubert": None if hubert is None else asdict(hubert),
+        "preparation": {key: prep.get(key) for key in ("mask", "pose", "align", "face_size_px")},
+        "dataset": fingerprint(run.dataset),
+        "optimizer": groups,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+    }

@@ -1,0 +1,176 @@
+"""The frames of a video file in any order, and the faces in it, as the generator needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from syncdiff.model.generate import Index, scratch
+from syncdiff.pipeline.faces.align import AlignConfig, crop_faces, crop_matrices, to_crop
+from syncdiff.pipeline.faces.backend import FaceBackend
+from syncdiff.pipeline.faces.follow import TrackConfig
+from syncdiff.pipeline.faces.head_pose import head_pose_deg, mouth_opening, sharpness
+from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
+from syncdiff.pipeline.faces.reference_frames import PoseConfig, select
+from syncdiff.pipeline.faces.speaker import choose_speaker
+from syncdiff.pipeline.faces.track import track_faces
+from syncdiff.pipeline.features.av_sync import loudness
+from syncdiff.pipeline.media.images import decode_jpeg, decode_mask, encode_jpeg, encode_mask
+from syncdiff.pipeline.media.probe import MediaInfo, probe
+from syncdiff.pipeline.media.read import Video, open_video
+from syncdiff.pipeline.records import F32, FPS, I16, U8, Bool, ClipError, Track
+
+JPEG_QUALITY = 95  # of the crops kept while a clip is made; they only condition the network
+
+
+def frames_in_order(path: Path, rate: Fraction, order: Index) -> Iterator[U8]:
+    """Frames [H,W,3] of a file at `rate`, in the given order (frame numbers, from the first on).
+
+    Decoded as they come while the order goes forwards; an order that turns back keeps the frames, many of
+    them on disk. Raises ClipError where the file cannot be read or ends too early.
+    """
+    video = open_video(path, fps=rate)
+    forwards = bool((np.diff(order) > 0).all())
+    if forwards:
+        wanted = iter(order.tolist())
+        yield from _pick(video, wanted)
+        return
+    first, last = int(order.min()), int(order.max())
+    kept = scratch((last - first + 1, video.info.height_px, video.info.width_px, 3))
+    for index, frame in enumerate(_pick(video, iter(range(first, last + 1)))):
+        kept[index] = frame
+    for index in order - first:
+        yield kept[index]
+
+
+def _pick(video: Video, wanted: Iterator[int]) -> Iterator[U8]:
+    """Frames by rising number."""
+    number, target = 0, next(wanted, None)
+    for chunk in video.chunks():
+        while target is not None and target < number + len(chunk):
+            yield chunk[target - number]
+            target = next(wanted, None)
+        if target is None:
+            return
+        number += len(chunk)
+    raise ClipError("media", "too-short", f"{video.path}: frame {target} is asked for, it has {number}")
+
+
+def exact_rate(info: MediaInfo) -> Fraction:
+    """The frame rate that a file's two decimals stand for: 29.97 is 30000/1001, for one."""
+    stated = info.source_fps or info.nominal_fps or float(FPS)
+    ntsc = Fraction(round(stated * 1001 / 1000) * 1000, 1001)
+    if abs(float(ntsc) - stated) < 0.006 and abs(stated - round(stated)) > 0.006:
+        return ntsc
+    return Fraction(stated).limit_denominator(100)
+
+
+@dataclass(frozen=True)
+class TrackedFace:
+    """One face of a video: crops and masks at the network's resolution, and what chooses conditions."""
+
+    track: Track
+    crops: tuple[bytes, ...]
+    marked: tuple[bytes, ...]
+    crop_matrix: F32
+    head_pose_deg: F32
+    identity_index: NDArray[np.integer[Any]]
+
+    def frames(self, indices: Sequence[int]) -> U8:
+        return np.stack([decode_jpeg(self.crops[i]) for i in indices])
+
+    def masks(self, indices: Sequence[int]) -> Bool:
+        return np.stack([decode_mask(self.marked[i]) for i in indices])
+
+    @property
+    def span(self) -> range:
+        """The frames of the video it covers."""
+        return range(self.track.start_frame, self.track.start_frame + len(self.track))
+
+
+def find_faces(
+    video: Video, own_sound: I16 | None, backend: FaceBackend, size: int, preparation: dict[str, Any]
+) -> tuple[list[TrackedFace], int]:
+    """The speaker of each shot, ready to be redrawn, and the number of frames.
+
+    Raises ClipError as `track_faces` does.
+    """
+    found = track_faces(video.chunks(), backend, TrackConfig())
+    tracks = speakers(found.tracks, found.num_frames, own_sound, video)
+    mask = MaskConfig(**preparation["mask"])
+    align = AlignConfig(**preparation["align"])
+    pose = PoseConfig(**preparation["pose"])
+    matrices = [crop_matrices(track.landmarks_px, size, align) for track in tracks]
+    crops, sharp = _cut(video, tracks, matrices, size)
+    faces = []
+    for track, matrix, cut, detail in zip(tracks, matrices, crops, sharp, strict=True):
+        landmarks = track.landmarks_px
+        marked = mouth_masks(to_crop(landmarks, matrix), size, mask)
+        chosen = select(
+            head_pose_deg(landmarks),
+            mouth_opening(landmarks),
+            np.array(detail, np.float32),
+            pose,
+            track.detected,
+        )
+        faces.append(
+            TrackedFace(
+                track,
+                tuple(cut),
+                tuple(map(encode_mask, marked)),
+                matrix,
+                chosen.head_pose_deg,
+                chosen.identity_index,
+            )
+        )
+    return faces, found.num_frames
+
+
+def speakers(tracks: Sequence[Track], frames: int, own_sound: I16 | None, video: Video) -> list[Track]:
+    """Tracks to redraw, by first frame: best speakers first, each that shares no frame with a better one."""
+    level = None
+    if own_sound is not None and len(own_sound):
+        at_25 = loudness(own_sound, max(1, round(frames * FPS / video.fps)))
+        level = np.interp(np.arange(frames) * float(FPS / video.fps), np.arange(len(at_25)), at_25).astype(
+            np.float32
+        )
+    taken = np.zeros(frames, np.bool_)
+    chosen = []
+    for index in choose_speaker(tracks, level, (video.info.width_px, video.info.height_px)):
+        track = tracks[index]
+        span = slice(track.start_frame, track.start_frame + len(track))
+        if not taken[span].any():
+            taken[span] = True
+            chosen.append(track)
+    return sorted(chosen, key=lambda track: track.start_frame)
+
+
+def _cut(
+    video: Video, tracks: Sequence[Track], matrices: Sequence[F32], size: int
+) -> tuple[list[list[bytes]], list[list[float]]]:
+    """Crops of all tracks as JPEG, and their sharpness, in one pass over the frames."""
+    crops: list[list[bytes]] = [[] for _ in tracks]
+    sharp: list[list[float]] = [[] for _ in tracks]
+    first = 0
+    for chunk in video.chunks():
+        for k, (track, matrix) in enumerate(zip(tracks, matrices, strict=True)):
+            a, b = max(track.start_frame, first), min(track.start_frame + len(track), first + len(chunk))
+            if a < b:
+                here = slice(a - track.start_frame, b - track.start_frame)
+                faces = crop_faces(chunk[a - first : b - first], matrix[here], size)
+                crops[k] += [encode_jpeg(face, JPEG_QUALITY) for face in faces]
+                sharp[k] += sharpness(faces).tolist()
+        first += len(chunk)
+    return crops, sharp
+
+
+def open_at_own_rate(path: Path) -> Video:
+    """The file's pictures at its own frame rate. Raises ClipError."""
+    info = probe(path)
+    return open_video(path, info=info, fps=exact_rate(info))

@@ -1,0 +1,151 @@
+"""Reads LRS2: clips under `mvlrs_v1/main` and `mvlrs_v1/pretrain`, assigned to splits by lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from posixpath import basename, normpath, splitext
+
+from syncdiff.pipeline.datasets.base import (
+    Found,
+    FoundFile,
+    FoundProblem,
+    LayoutError,
+    first_folder,
+    join,
+    only_folder,
+    sub_folders,
+)
+from syncdiff.pipeline.datasets.find_videos import VIDEO_SUFFIXES, Problem
+
+_LISTS = ("test", "val", "train", "pretrain")  # a clip that two lists name stays in the first of these
+_LISTED_SUFFIXES = VIDEO_SUFFIXES | {".txt", ".wav"}
+
+
+def find_base(root: Path) -> str | None:
+    """Where `main` or `pretrain` lies, from the root; None when it is no LRS2 (LRS3 has `pretrain` too)."""
+    wrapped = [join(folder, "mvlrs_v1") for folder in sub_folders(root)]
+    for base in ("", "mvlrs_v1", *wrapped, *only_folder(root)):
+        here = set(sub_folders(root / base))
+        if "main" in here or ("pretrain" in here and not here & {"trainval", "test"}):
+            return base
+    return None
+
+
+def read_lrs2(found: Found) -> None:
+    """Takes down every clip that a list names, and `pretrain` as a whole where it has no list.
+
+    A line opens with `<speaker>/<clip>`; `main/` before it, a suffix, and words after it are accepted. What
+    lies on no list is counted in a note.
+    """
+    base = find_base(found.root)
+    if base is None:
+        return
+    reader = _Reader(found, base)
+    lists = {split: path for split in _LISTS if (path := _find_list(found.root, base, split))}
+    wanted = [split for split in lists if found.wants(split)]
+    if wanted and wanted != ["pretrain"]:  # lists before a wanted one are read too: a clip stays in the first
+        for split in list(lists)[: list(lists).index(wanted[-1]) + 1]:
+            reader.read_list(split, lists[split])
+    elif wanted:
+        reader.read_list("pretrain", lists["pretrain"])
+    if "pretrain" not in lists and (found.root / base / "pretrain").is_dir() and found.wants("pretrain"):
+        folder = join(base, "pretrain")
+        found.add("pretrain", folder, found.walk(folder, "pretrain"))
+    if not found.splits:
+        raise LayoutError(
+            f"{found.root}: {join(base, 'main')} is there, but train.txt, val.txt and test.txt are neither "
+            "beside nor inside it; they say which clip belongs to which split and come with the data set"
+        )
+    if missing := [f"{split}.txt" for split in ("train", "val", "test") if split not in lists]:
+        found.notes.append(f"no {', '.join(missing)} beside or inside the data set")
+    if found.wanted is None:
+        reader.note_unlisted()
+
+
+class _Reader:
+    """The lists of one data set, read in order."""
+
+    def __init__(self, found: Found, base: str) -> None:
+        self.found = found
+        self.base = base
+        self.videos: dict[str, dict[str, str]] = {}  # folder -> path without suffix -> path
+        self.split_of: dict[str, str] = {}
+        self.seen: set[str] = set()
+
+    def read_list(self, split: str, path: Path) -> None:
+        home = "pretrain" if split == "pretrain" else "main"
+        for number, line in _lines(path):
+            folder, key, video = self._look_up(line, home, split)
+            relative = join(self.base, folder, video or f"{key}.mp4")
+            where = f"{path.name} line {number}"
+            if self.split_of.setdefault(relative, split) != split:
+                detail = f"{where} names it, and so does {self.split_of[relative]}.txt, where it stays"
+                self._reject(split, key, relative, "listed-twice", detail)
+            elif relative in self.seen:
+                if self.found.wants(split):
+                    self.found.notes.append(f"{path.name} names some clips more than once")
+            elif key.startswith(("/", "../")) or key in ("..", "."):
+                detail = f"{where} leads out of {folder}: {line.strip()!r}"
+                self._reject(split, key, key, "outside-root", detail)
+            elif video is None:
+                detail = f"{where} names it, but there is no such video"
+                self._reject(split, key, relative, "missing-file", detail)
+            elif self.found.wants(split):
+                self.found.files.append(FoundFile(split, video, relative, first_folder(video)))
+            self.seen.add(relative)
+
+    def _look_up(self, line: str, home: str, split: str) -> tuple[str, str, str | None]:
+        """Folder, `<speaker>/<clip>` and video of a line, or of its first word if the whole names none."""
+        folder, key = home, "."
+        for text in (line.strip(), line.split()[0]):
+            folder, key = _folder_and_key(
+                text, home, basename(self.base) or basename(self.found.root.as_posix())
+            )
+            if video := self._by_stem(folder, split).get(key):
+                return folder, key, video
+        return folder, key, None
+
+    def _by_stem(self, folder: str, split: str) -> dict[str, str]:
+        if folder not in self.videos:
+            place = join(self.base, folder)
+            there = self.found.walk(place, split) if (self.found.root / place).is_dir() else ()
+            self.videos[folder] = {splitext(video)[0]: video for video in there}
+        return self.videos[folder]
+
+    def note_unlisted(self) -> None:
+        listed = sum(file.split != "pretrain" or "pretrain" in self.videos for file in self.found.files)
+        if (left := sum(map(len, self.videos.values())) - listed) > 0:
+            self.found.notes.append(f"{left:,} videos are on no list and are left out")
+
+    def _reject(self, split: str, key: str, relative: str, reason: str, detail: str) -> None:
+        if self.found.wants(split):
+            problem = Problem(relative, reason, detail)
+            self.found.problems.append(FoundProblem(split, f"{key}.mp4", problem))
+
+
+def _folder_and_key(text: str, home: str, base: str) -> tuple[str, str]:
+    parts = normpath(text.replace("\\", "/")).split("/")
+    while len(parts) > 2 and parts[0] in (base, "main", "pretrain"):
+        home = home if parts[0] == base else parts[0]
+        parts = parts[1:]
+    stem, suffix = splitext("/".join(parts))
+    return home, stem if suffix.lower() in _LISTED_SUFFIXES else stem + suffix
+
+
+def _find_list(root: Path, base: str, split: str) -> Path | None:
+    """`<split>.txt` inside `mvlrs_v1`, beside it, or in a folder of lists."""
+    inside = root / base
+    places = (inside, inside.parent if base else inside.absolute().parent, inside / "main", root)
+    folders: Iterator[Path] = (
+        place / sub for place in places for sub in ("", "filelists", "lists", "splits")
+    )
+    return next((path for folder in folders if (path := folder / f"{split}.txt").is_file()), None)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not blank; a byte order mark and Windows line ends are dropped."""
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, line

@@ -1,0 +1,195 @@
+"""Followed faces: what is kept of them, when they are believed, how frames that are all seen are joined."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from syncdiff.pipeline.faces.backend import FaceBackend, Seen, Shapes, box_iou, box_of_shape
+from syncdiff.pipeline.faces.shots import ShotCuts
+from syncdiff.pipeline.records import F32, U8
+
+SAME_FACE_IOU = 0.25  # boxes of one face in neighbouring frames overlap by more
+
+
+@dataclass(frozen=True)
+class TrackConfig:
+    """How faces are found, followed, lost and smoothed. Frames are at 25 per second.
+
+    detect_interval: frames between searches of the whole frame while a face is followed; search_interval:
+    the same while none is, doubled after every fruitless search until it is detect_interval.
+    verify_interval: frames between detector checks of a followed face whose last score was at least
+    `sure_score`; below, every frame is checked. doubt_interval: frames between questions whether the
+    landmarks are in doubt, while they are in little of it and the shape changes little; else every frame.
+    thorough_interval: frames that one thorough check (dlib: MMOD) has to last, for each face. start_score:
+    least score of a new face. max_asymmetry: see `asymmetry`; a face turned further counts as a profile.
+    max_gap: longest stretch, in frames, that is interpolated when a lost face comes back. min_face_px:
+    least side of the face box. max_faces: faces followed at once. min_track_frames: shortest track;
+    min_coverage: least share of its frames in which the face was detected. smooth_window: see
+    `smooth_landmarks`; 1 leaves the landmarks as they are.
+    """
+
+    detect_interval: int = 25
+    search_interval: int = 5
+    verify_interval: int = 10
+    doubt_interval: int = 5
+    thorough_interval: int = 10
+    sure_score: float = 0.8
+    start_score: float = 0.0
+    max_asymmetry: float = 1.0
+    max_gap: int = 12
+    min_face_px: float = 48.0
+    max_faces: int = 6
+    min_track_frames: int = 10
+    min_coverage: float = 0.5
+    smooth_window: int = 9
+
+
+@dataclass
+class Followed:
+    """One face: its first frame and, for each frame from there on, landmarks [68,2], score, and whether
+    detected.
+
+    Entries from `sure` on have not been checked by the detector yet. `missing` while the face is lost; its
+    entries then repeat the last sure ones. `next_check`, `next_doubt`: the frames at which the detector is
+    asked, and the predictor for its doubt.
+    """
+
+    start: int
+    shapes: list[F32] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    detected: list[bool] = field(default_factory=list)
+    sure: int = 0
+    missing: bool = False
+    next_check: int = 0
+    next_doubt: int = 0
+    next_thorough: int = 0
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+    def place(self) -> tuple[F32, F32]:
+        """The last known box [1,4] and roll [1]."""
+        return box_of_shape(self.shapes[-1][None])
+
+    def add(self, shape: F32, score: float) -> None:
+        self.shapes.append(shape)
+        self.scores.append(score)
+        self.detected.append(True)
+
+    def lose(self) -> None:
+        """What was not checked counts as not seen."""
+        self.missing = True
+        for index in range(self.sure, len(self)):
+            self.shapes[index] = self.shapes[self.sure - 1]
+            self.scores[index] = self.scores[self.sure - 1]
+            self.detected[index] = False
+
+    def skip(self) -> None:
+        """A frame without the face."""
+        self.add(self.shapes[-1], self.scores[-1])
+        self.detected[-1] = False
+
+    def part(self, start: int, stop: int) -> Followed:
+        """The entries [start, stop)."""
+        cut = slice(start, stop)
+        return Followed(
+            self.start + start, self.shapes[cut], self.scores[cut], self.detected[cut], stop - start
+        )
+
+
+def asymmetry(landmarks_px: F32) -> F32:
+    """How far heads are turned, from landmarks [n,68,2]: 0 seen from the front, 1 with the nose tip before an
+    eye.
+
+    |a - b| / (a + b) of the distances from the nose tip (point 30) to the outer corners of the eyes (36 and
+    45), along the line between these.
+    """
+    axis = landmarks_px[:, 45] - landmarks_px[:, 36]
+    length = np.maximum(np.hypot(axis[:, 0], axis[:, 1]), 1e-6)
+    along = ((landmarks_px[:, 30] - landmarks_px[:, 36]) * axis).sum(axis=1) / length**2
+    return np.asarray(np.abs(2 * along - 1), np.float32)
+
+
+class Follower:
+    """What both ways of following share. Of the frames only landmarks and scores are kept.
+
+    `done` holds the faces that have ended; `refused` counts, by reason, faces seen that cannot be used.
+    """
+
+    def __init__(self, backend: FaceBackend, config: TrackConfig) -> None:
+        self.frames = 0
+        self.done: list[Followed] = []
+        self.refused: Counter[str] = Counter()
+        self._config = config
+        self._max_doubt = backend.max_doubt
+        self._cuts = ShotCuts()
+        self._faces: list[Followed] = []
+
+    def finish(self) -> tuple[int, ...]:
+        """End all faces; the first frames of the later shots."""
+        self._end(lambda face: True)
+        return self._cuts.cuts()
+
+    def _next_frame(self) -> None:
+        self.frames += 1
+        self._end(lambda face: face.missing and len(face) - face.sure > self._config.max_gap)
+
+    def _fits(self, shapes: Shapes) -> bool:
+        """Whether a shape is believed. The more the head is turned, the less doubt is allowed.
+
+        On the far side of a turned head the predictor puts points on the background while it is still in
+        little doubt about the rest.
+        """
+        turned = float(asymmetry(shapes.landmarks_px)[0])
+        doubt = float(shapes.doubt[0]) / self._max_doubt
+        strictness = 0.7 * float(np.clip((turned - 0.5) / 0.5, 0, 1))
+        fits = turned <= self._config.max_asymmetry and doubt <= 1 - strictness
+        if not fits and turned > 0.5 and doubt < 2:
+            self.refused["profile-only"] += 1
+        return fits
+
+    def _end(self, ended: Callable[[Followed], bool]) -> None:
+        """Move faces to `done`, without the frames in which they were missing at the end."""
+        for face in self._faces:
+            if ended(face):
+                self.done.append(face.part(0, face.sure if face.missing else len(face)))
+        self._faces = [face for face in self._faces if not ended(face)]
+
+
+class MatchingFollower(Follower):
+    """Joins the faces of frames that the backend has seen one by one, by their places."""
+
+    def feed(self, frame: U8, seen: Seen) -> None:
+        """The next frame, RGB uint8 [H,W,3], and the faces that were seen in it."""
+        cut = self._cuts.add(frame)
+        good = [index for index in range(len(seen.scores)) if self._fits(seen.shapes.at(index))]
+        boxes, _ = box_of_shape(seen.shapes.landmarks_px)
+        for face in sorted(self._faces, key=lambda face: face.missing):
+            overlap = box_iou(boxes, face.place()[0])[:, 0]
+            best = max(good, key=lambda index: float(overlap[index]), default=None)
+            if cut or best is None or overlap[best] <= SAME_FACE_IOU:
+                self._miss(face)
+                continue
+            good.remove(best)
+            face.add(seen.shapes.landmarks_px[best], float(seen.scores[best]))
+            face.sure = len(face)
+            face.missing = False
+        for index in good:
+            side = float(boxes[index, 2] - boxes[index, 0])
+            if side < self._config.min_face_px:
+                self.refused["face-too-small"] += 1
+            elif len(self._faces) < self._config.max_faces:
+                face = Followed(self.frames, sure=1)
+                face.add(seen.shapes.landmarks_px[index], float(seen.scores[index]))
+                self._faces.append(face)
+        self._next_frame()
+
+    @staticmethod
+    def _miss(face: Followed) -> None:
+        if not face.missing:
+            face.lose()
+        face.skip()

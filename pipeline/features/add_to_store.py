@@ -1,0 +1,89 @@
+"""Adding an extractor's features to a data set that is prepared already, shard by shard, images untouched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput
+from syncdiff.pipeline.records import Features
+from syncdiff.pipeline.store.manifest import feature_records, finished_shards, record_features
+from syncdiff.pipeline.store.paths import StoreError, StorePaths
+from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
+from syncdiff.pipeline.store.schema import feature_schema
+from syncdiff.pipeline.store.write import FileEntry, ShardWriter, write_atomic
+
+# Clips handed to the extractor at once. It forms batches of similar length among them, so more make fuller
+# batches; what is held in memory is their sound, mouth pictures and features, about 1 MB for a second of all.
+CLIPS_AT_ONCE = 32
+
+
+def unfinished_shards(root: Path, extractor: Extractor) -> list[str]:
+    """Shards of the data set that lack this extractor's features; also writes extractor.json.
+
+    Raises StoreError where features of the same id came from another checkpoint or setting, or where the
+    extractor needs what the data set does not hold.
+    """
+    paths = StorePaths(root)
+    dataset = open_dataset(root)
+    if "video" in extractor.needs and len(dataset) and dataset[0].mouth_rois([0]) is None:
+        raise StoreError(f"{root} holds no mouth pictures; prepare it with `mouth_rois: true`, or use audio")
+    path = paths.extractor(extractor.id)
+    described = json.dumps(extractor.describe(), indent=1, sort_keys=True)
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != extractor.describe():
+        raise StoreError(
+            f"{path} describes other features of the same name; remove that folder to replace them"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, described.encode())
+    shards = finished_shards(paths)
+    return [shard.name for shard in shards if extractor.id not in feature_records(paths, shard)]
+
+
+def extract_shard(
+    root: Path, shard: str, extractor: Extractor, beat: Callable[[int], None] = lambda frames: None
+) -> FileEntry:
+    """Write one shard of features beside its clip shard, row for row in the same order."""
+    dataset = open_dataset(root)
+    schema = feature_schema(extractor.id, extractor.width, extractor.rate_hz, extractor.dtype)
+    with ShardWriter(dataset.paths.features(extractor.id, shard), schema) as writer:
+        for group in _groups(dataset, shard):
+            for clip, features in zip(group, _extract(group, extractor), strict=True):
+                writer.add(
+                    {
+                        "clip_id": clip.clip_id,
+                        "num_frames": clip.num_frames,
+                        "padded_steps": 0 if features is None else features.padded_steps,
+                        "values": None if features is None else features.values,
+                    }
+                )
+            beat(sum(clip.num_frames for clip in group))
+        entry = writer.finish(root)
+    clips = next(s["clips"] for s in dataset.manifest["shards"] if s["name"] == shard)
+    record_features(dataset.paths, extractor.id, shard, clips["sha256"], entry)
+    return entry
+
+
+def _groups(dataset: Dataset, shard: str) -> Iterator[list[ClipView]]:
+    clips = dataset.clips_of(shard)
+    for first in range(0, len(clips), CLIPS_AT_ONCE):
+        yield clips[first : first + CLIPS_AT_ONCE]
+
+
+def _extract(clips: list[ClipView], extractor: Extractor) -> list[Features | None]:
+    """Features of these clips; None for a clip without the sound that the extractor needs."""
+    inputs = [
+        ExtractorInput(
+            clip.audio() if "audio" in extractor.needs else None,
+            clip.num_frames,
+            clip.mouth_rois() if "video" in extractor.needs else None,
+        )
+        for clip in clips
+    ]
+    usable = [i for i, item in enumerate(inputs) if "audio" not in extractor.needs or item.pcm16 is not None]
+    made = extractor([inputs[i] for i in usable])
+    found: list[Features | None] = [None] * len(clips)
+    for index, features in zip(usable, made, strict=True):
+        found[index] = features
+    return found

@@ -1,0 +1,276 @@
+"""What a media file holds, found without trusting it: opened by ffmpeg in a process of its own.
+
+There is no ffprobe in imageio-ffmpeg, and a library in our own process could crash it. Sizes and times, on
+which the frames and the synchrony depend, come from decoded data in ffmpeg's `framecrc` format; codec names
+and rates, which are description, from its report for people.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+
+from syncdiff.pipeline.media.ffmpeg import SOURCE, STALL_S, FfmpegProcess, command_line, error_lines
+from syncdiff.pipeline.records import FPS, ClipError
+
+MAX_PIXELS = 8192 * 4608  # 8K pictures pass, decompression bombs do not
+MAX_DURATION_S = 12 * 3600
+MAX_START_GAP_S = 10.0
+TRANSIENT_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
+
+# Containers that hold their media themselves. What is left out on purpose are the formats that name other
+# files or addresses (concat, hls, dash, imf, sdp, image2 patterns, ...), that read anything (rawvideo,
+# tty), or that run scripts (lavfi, avisynth, vapoursynth).
+FORMATS = (
+    "mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "rm", "mxf", "nut", "wtv",
+    "dv", "gxf", "ivf", "obu", "m4v", "h261", "h263", "h264", "hevc", "vvc", "av1", "vc1", "yuv4mpegpipe",
+    "mjpeg", "gif", "apng", "png_pipe", "jpeg_pipe", "bmp_pipe", "webp_pipe", "webp_anim", "tiff_pipe",
+    "wav", "w64", "aiff", "caf", "au", "mp3", "aac", "ac3", "eac3", "dts", "flac", "amr", "ape", "tta", "wv",
+)  # fmt: skip
+INPUT_OPTIONS = {
+    "protocol_whitelist": "file,pipe",
+    "format_whitelist": ",".join(FORMATS),
+    "threads": 1,  # a worker owns one core
+}
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a file holds, from ffmpeg's report and from its first picture and sound, decoded.
+
+    width_px, height_px: of the frames delivered (upright, square pixels), 0 without video. source_fps:
+    pictures per second on average, nominal_fps: the rate that the time stamps are made for (both to two
+    decimals, as ffmpeg prints them). duration_s: of the whole file. pixel_aspect: width over height of a
+    stored pixel. lead_frames: how often the first picture is repeated because the sound starts before it.
+    sound_offset_s: time of the first sound sample minus time of frame 0. pixel_format, sample_format: what
+    the decoders deliver, in
+    ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not
+    say. Of several streams of a kind, the first is meant; cover art is no video, and a sound stream without
+    sound is none.
+    """
+
+    has_video: bool
+    has_audio: bool
+    duration_s: float | None
+    width_px: int = 0
+    height_px: int = 0
+    source_fps: float | None = None
+    nominal_fps: float | None = None
+    video_codec: str | None = None
+    rotation_deg: float = 0.0
+    pixel_aspect: float = 1.0
+    audio_codec: str | None = None
+    audio_hz: int | None = None
+    audio_channels: int | None = None
+    lead_frames: int = 0
+    sound_offset_s: float = 0.0
+    pixel_format: str | None = None
+    full_range: bool = False
+    sample_format: str | None = None
+
+
+def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
+    """Open a file, decode its first picture and its first sound, and tell what it holds.
+
+    Raises ClipError("media", ...) with reason missing-file, broken-symlink, directory, not-a-file,
+    unreadable-file, empty-file, not-media, forbidden-format, truncated, too-large, too-long, start-gap,
+    decode-error or decode-timeout.
+    """
+    _check_file(path)
+    source = media_input(max_pixels=MAX_PIXELS)
+    first = {"vf": "trim=end_frame=1", "af": "atrim=end_sample=1", "enc_time_base": "1/1000000"}
+    command = ffmpeg.output(source["V:0?"], source["a:0?"], "-", f="framecrc", **first)
+    with FfmpegProcess(command_line(command, path, "info"), stall_s=stall_s) as process:
+        firsts = process.read_all(1 << 20).decode("ascii", "replace")
+        status = process.finish()
+        log = process.log
+    report, entries = log.split("Stream mapping:")[0], _first_entries(firsts)
+    undecoded = "video" not in entries and bool(_pictures(report))
+    if status != 0 or undecoded:
+        raise _open_failure(path, status, log)
+    return _read_report(report, entries)
+
+
+def media_input(**options: Any) -> Any:
+    """The input node of an ffmpeg-python graph that reads an untrusted file, for `command_line`."""
+    return ffmpeg.input(SOURCE, **INPUT_OPTIONS, **options)
+
+
+def _check_file(path: Path) -> None:
+    """Raise ClipError unless this is a regular file with something in it that may be read."""
+    try:
+        facts = path.stat()
+        if stat.S_ISREG(facts.st_mode):  # to open a FIFO would wait for ever
+            os.close(os.open(path, os.O_RDONLY))
+    except (OSError, ValueError) as error:
+        raise _cannot_open(path, error) from error
+    if stat.S_ISDIR(facts.st_mode):
+        raise ClipError("media", "directory", "this is a folder, not a video file")
+    if not stat.S_ISREG(facts.st_mode):
+        raise ClipError("media", "not-a-file", "this is a pipe, socket or device, not a regular file")
+    if facts.st_size == 0:
+        raise ClipError("media", "empty-file", "the file has no bytes")
+
+
+def _cannot_open(path: Path, error: OSError | ValueError) -> ClipError:
+    if isinstance(error, ValueError):  # a name with a zero byte
+        return ClipError("media", "missing-file", "there is no such file")
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        if path.is_symlink():
+            return ClipError("media", "broken-symlink", "the link points to nothing")
+        return ClipError("media", "missing-file", "there is no such file")
+    transient = error.errno in TRANSIENT_ERRORS
+    return ClipError(
+        "media", "unreadable-file", f"it cannot be opened: {error.strerror}", transient=transient
+    )
+
+
+def _open_failure(path: Path, status: int, log: str) -> ClipError:
+    """Why ffmpeg would not open or decode a file, told from its exit status and its log."""
+    if status < 0:
+        return ClipError("media", "decode-error", f"ffmpeg crashed on it (signal {-status})")
+    lines = error_lines(log)
+    last = lines[-1] if lines else "it gives no reason"
+    if os.strerror(errno.EIO) in log:
+        return ClipError("media", "unreadable-file", "reading it fails (input/output error)", transient=True)
+    if "not on whitelist" in log:
+        return ClipError("media", "forbidden-format", "its format may name other files, or is none for video")
+    if "moov atom not found" in log and _starts_like_mp4(path):
+        return ClipError("media", "truncated", "the MP4 file breaks off before its index (moov)")
+    if re.search(r"max_pixels|max pixel|[Pp]icture size|dimensions too large", log):
+        return ClipError(
+            "media", "too-large", f"a picture has more than {MAX_PIXELS} pixels, or no valid size"
+        )
+    if "does not contain any stream" in log:
+        return ClipError("media", "no-video", "it holds neither pictures nor sound")
+    if "Input #0" not in log:
+        return ClipError("media", "not-media", f"no pictures or sound are found in it (ffmpeg: {last})")
+    return ClipError("media", "decode-error", f"nothing of it can be decoded (ffmpeg: {last})")
+
+
+def _starts_like_mp4(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8)[4:8] in (b"ftyp", b"mdat", b"free", b"wide", b"skip", b"moov")
+
+
+def _first_entries(text: str) -> dict[str, dict[str, str]]:
+    """ffmpeg's `framecrc` output as {"video": {...}, "audio": {...}}: its header's fields and the first
+    `pts`.
+
+    A stream without any decoded frame is left out.
+    """
+    streams: dict[str, dict[str, str]] = {}
+    for line in text.splitlines():
+        header = re.match(r"#(\w+) (\d+): (.*)", line)
+        if header:
+            streams.setdefault(header[2], {})[header[1]] = header[3]
+        elif not line.startswith("#"):
+            index, _, pts = (part.strip() for part in line.split(",")[:3])
+            streams[index].setdefault("pts", pts)
+    return {stream["media_type"]: stream for stream in streams.values() if "pts" in stream}
+
+
+def _read_report(report: str, firsts: dict[str, dict[str, str]]) -> MediaInfo:
+    """MediaInfo from ffmpeg's report of an input and the first picture and sound that it decoded."""
+    picture, sound = firsts.get("video"), firsts.get("audio")
+    duration = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", report, re.MULTILINE)
+    duration_s = _seconds(*duration.groups()) if duration else None
+    if duration_s is not None and duration_s > MAX_DURATION_S:
+        raise ClipError("media", "too-long", f"it lasts longer than {MAX_DURATION_S // 3600} hours")
+    facts: dict[str, Any] = {
+        "has_video": picture is not None,
+        "has_audio": sound is not None,
+        "duration_s": duration_s,
+    }
+    if picture:
+        facts |= _picture_facts(report, picture)
+    if sound:
+        facts |= _sound_facts(report, sound)
+    if picture and sound:
+        facts |= _alignment(int(picture["pts"]), int(sound["pts"]))
+    return MediaInfo(**facts)
+
+
+def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
+    width, height = (int(side) for side in first["dimensions"].split("x"))
+    numerator, denominator = (int(part) for part in first["sar"].split("/"))
+    aspect = numerator / denominator if numerator and denominator else 1.0
+    width = max(1, round(width * aspect))
+    if width * height > MAX_PIXELS:
+        raise ClipError("media", "too-large", f"made square, its pixels are more than {MAX_PIXELS}")
+    stream = next(iter(_pictures(report)), "")
+    pixels = re.search(r"Video: [^,]*, (\w+)(?:\([^)]*\))?", stream)
+    rotation = re.search(r"rotation of (-?[\d.]+) degrees", stream)
+    return {
+        "width_px": width,
+        "height_px": height,
+        "pixel_aspect": aspect,
+        "video_codec": _match(r"Video: (\w+)", stream),
+        "pixel_format": pixels[1] if pixels else None,
+        "full_range": bool(pixels and ("(pc" in pixels[0] or pixels[1].startswith("yuvj"))),
+        "source_fps": _rate(stream, "fps"),
+        "nominal_fps": _rate(stream, "tbr"),
+        "rotation_deg": float(rotation[1]) if rotation else 0.0,
+    }
+
+
+def _sound_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
+    stream = next(iter(_streams(report, "Audio")), "")
+    layout = _match(r"Audio: .*? Hz, ([^,\n]+)", stream)
+    return {
+        "audio_codec": _match(r"Audio: (\w+)", stream),
+        "audio_hz": int(first["sample_rate"]),
+        "audio_channels": _channels(layout) if layout else None,
+        "sample_format": _match(r"Audio: .*? Hz, [^,\n]+, (\w+)", stream),
+    }
+
+
+def _alignment(picture_us: int, sound_us: int) -> dict[str, Any]:
+    gap = Fraction(picture_us - sound_us, 1_000_000)
+    if abs(gap) > MAX_START_GAP_S:
+        raise ClipError("media", "start-gap", f"picture and sound start {float(abs(gap)):.1f} s apart")
+    lead_frames = max(0, round(gap * FPS))
+    return {"lead_frames": lead_frames, "sound_offset_s": float(Fraction(lead_frames, FPS) - gap)}
+
+
+def _streams(report: str, kind: str) -> list[str]:
+    """The parts of ffmpeg's report that describe a stream of this kind, each with its lines of side data."""
+    parts = re.split(r"^ +(?=Stream #0:)", report, flags=re.MULTILINE)[1:]
+    return [part for part in parts if re.match(rf"Stream #0:[^ ]+ {kind}: ", part)]
+
+
+def _pictures(report: str) -> list[str]:
+    """The descriptions of the video streams that are no cover art."""
+    return [stream for stream in _streams(report, "Video") if "(attached pic)" not in stream]
+
+
+def _match(pattern: str, text: str) -> str | None:
+    found = re.search(pattern, text)
+    return found[1] if found else None
+
+
+def _rate(stream: str, unit: str) -> float | None:
+    found = re.search(rf", (\d+(?:\.\d+)?)(k?) {unit}\b", stream)
+    return float(found[1]) * (1000.0 if found[2] else 1.0) if found else None
+
+
+def _seconds(hours: str, minutes: str, seconds: str) -> float:
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+
+
+def _channels(layout: str) -> int | None:
+    """Number of channels of a layout as ffmpeg names it: "stereo", "5.1(side)", "3 channels"."""
+    named = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8}
+    name = layout.split("(")[0].strip()
+    if name in named:
+        return named[name]
+    digits = re.match(r"(\d+)(?: channels|\.(\d)(?:\.(\d))?)", name)
+    return sum(int(part) for part in digits.groups() if part) if digits else None

@@ -1,0 +1,140 @@
+"""One shard, from its inputs to its files: every input ends as rows or as a reject."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from syncdiff.pipeline.config import PrepConfig
+from syncdiff.pipeline.datasets.transcripts import with_text
+from syncdiff.pipeline.faces.backend import FaceBackend
+from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.features.builtin import SPECS
+from syncdiff.pipeline.plan import ShardPlan
+from syncdiff.pipeline.prepare_clip import Prepared, prepare_clip
+from syncdiff.pipeline.records import Clip, ClipError, Reject
+from syncdiff.pipeline.store.manifest import ShardResult
+from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
+from syncdiff.pipeline.store.write import ShardWriter, feature_record
+
+_log = logging.getLogger(__name__)
+
+
+class Watch(Protocol):
+    """Is told how a shard gets on."""
+
+    def begin(self, clip_id: str) -> None: ...
+
+    def beat(self, frames: int) -> None: ...
+
+    def end(self, reason: str | None) -> None: ...
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every shard of a run shares: what is read, where it goes, how, and the loaded face models."""
+
+    layout: str
+    raw: Path
+    paths: StorePaths
+    config: PrepConfig
+    backend: FaceBackend
+
+    @staticmethod
+    def load(layout: str, raw: Path, root: Path, config: PrepConfig) -> Job:
+        return Job(layout, raw, StorePaths(root), config, make_backend(config.tracker))
+
+
+class _HalfDoneError(Exception):
+    """A clip failed after some of its rows were written; the shard is written again without it."""
+
+    def __init__(self, clip_id: str, error: ClipError) -> None:
+        super().__init__(clip_id)
+        self.clip_id = clip_id
+        self.error = error
+
+
+def prepare_shard(
+    plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, ClipError] | None = None
+) -> ShardResult:
+    """Make the files of one shard. `refused` names clips to reject unread, with the reason.
+
+    Raises OSError where the files cannot be written; a clip's failure never leaves this function.
+    """
+    refused = dict(refused or {})
+    while True:
+        try:
+            return _write_shard(plan, job, watch, refused)
+        except _HalfDoneError as half:
+            refused[half.clip_id] = half.error
+
+
+def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, ClipError]) -> ShardResult:
+    root = job.paths.root
+    rejects: list[Reject] = []
+    frames = 0
+    with ExitStack() as stack:
+        clips = stack.enter_context(ShardWriter(job.paths.clips(plan.name), CLIP_SCHEMA))
+        features = {
+            name: stack.enter_context(
+                ShardWriter(
+                    job.paths.features(name, plan.name),
+                    feature_schema(name, SPECS[name].width, SPECS[name].rate_hz),
+                )
+            )
+            for name in job.config.features
+        }
+        for clip in plan.clips:
+            watch.begin(clip.id)
+            rows = 0
+            reason = None
+            try:
+                if clip.id in refused:
+                    raise refused[clip.id]
+                for row in _guarded(clip, job, watch):
+                    clips.add(row.columns)
+                    values = {f.extractor_id: f for f in row.features}
+                    for name, writer in features.items():
+                        writer.add(feature_record(row, values.get(name)))
+                    rows += 1
+                    frames += row.columns["num_frames"]
+            except ClipError as error:
+                if rows:
+                    raise _HalfDoneError(clip.id, error) from error
+                rejects.append(error.reject(clip))
+                reason = f"{error.stage}/{error.reason}"
+            watch.end(reason)
+        return ShardResult(
+            name=plan.name,
+            split=plan.split,
+            inputs=len(plan.clips),
+            prepared=len(plan.clips) - len(rejects),
+            frames=frames,
+            features={name: writer.finish(root) for name, writer in features.items()},
+            clips=clips.finish(root),
+            rejects=tuple(rejects),
+        )
+
+
+def _guarded(clip: Clip, job: Job, watch: Watch) -> Prepared:
+    """The rows of a clip; an error nobody declared becomes a reject that names it.
+
+    This is the one place where any exception is caught: a mistake of ours must cost one clip of a million,
+    and must be seen. Running out of disk or memory is not a property of the clip and goes through.
+    """
+    try:
+        yield from prepare_clip(with_text(job.layout, job.raw, clip), job.config, job.backend, watch.beat)
+    except (ClipError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        _log.exception("unexpected error in clip %s", clip.id)
+        place = f"{Path(where.filename).name}:{where.lineno}"
+        detail = f"{type(error).__name__}: {error} ({place}); please report this"
+        raise ClipError("run", "internal-error", detail) from error

@@ -1,0 +1,198 @@
+"""Writes a small data set whose synchrony is known: for a first try, the demo and tests.
+
+Its pictures come from files inside two installed packages, its sound is made from the mouth's opening, so
+the true lag of every clip is 0. In LRS2's layout, with both speakers in each split, and one clip broken on
+purpose. Sources and their licences: see `sample_faces`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+import wave
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8
+from syncdiff.pipeline.sample.faces import SIZE_PX, Carphone, Portrait, read_carphone, sway
+from syncdiff.pipeline.sample.speech import speak_opening, syllables, synthesise, transcript
+
+VERSION = 1
+TRUTH = "truth.json"
+SPEAKERS = ("astronaut", "carphone")
+BAD_CLIP = "carphone/99999"
+_PITCH_HZ = {"astronaut": 205.0, "carphone": 118.0}
+# Frames of the carphone clip that each split walks through: none is seen in two of them.
+_CARPHONE_RANGE = {"train": (40, 73), "val": (74, 89), "test": (90, 114)}
+
+
+@dataclass(frozen=True)
+class SampleClip:
+    """A clip to be written: its number among all is its name and part of its random seed."""
+
+    number: int
+    speaker: str
+    split: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.speaker}/{self.number:05d}"
+
+
+def make_sample(out_dir: Path, *, seed: int = 0, train_clips: int = 5) -> Path:
+    """Write the data set into `out_dir` (new or empty) and return it.
+
+    Per speaker `train_clips` clips of train, one of val and two of test, each 2.4 to 4 s at 25 fps with
+    224x224 pixels, AAC sound at 16 kHz, and a text. Beside the lists lies `truth.json`: for each clip the lag
+    (0) and how far the mouth is open in each frame, 0 to 1. More training clips leave the others as
+    they are. A sample already there is not touched.
+
+    Raises FileExistsError when `out_dir` holds anything else, ClipError("sample", "material-missing") when a
+    package lacks its file.
+    """
+    out_dir = Path(out_dir).absolute()
+    recipe = {"version": VERSION, "seed": seed, "train_clips": train_clips}
+    if _is_there(out_dir, recipe):
+        return out_dir
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
+    try:
+        part.chmod(0o755)
+        _write_all(part, recipe, _plan(train_clips), seed)
+        part.replace(out_dir)  # onto an empty folder or none
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return out_dir
+
+
+def _is_there(out_dir: Path, recipe: dict[str, int]) -> bool:
+    if not out_dir.exists() or not any(out_dir.iterdir()):
+        return False
+    truth = out_dir / TRUTH
+    made = json.loads(truth.read_text("utf-8")).get("recipe") if truth.is_file() else None
+    if made == recipe:
+        return True
+    what = "a sample of another recipe" if made else "something else"
+    raise FileExistsError(f"{out_dir} holds {what}; give another folder, or remove it")
+
+
+def _plan(train_clips: int) -> list[SampleClip]:
+    counts = {"train": (1, train_clips), "val": (10_001, 1), "test": (20_001, 2)}
+    return [
+        SampleClip(first + i, speaker, split)
+        for speaker in SPEAKERS
+        for split, (first, count) in counts.items()
+        for i in range(count)
+    ]
+
+
+def _write_all(root: Path, recipe: dict[str, int], clips: list[SampleClip], seed: int) -> None:
+    portrait, carphone = Portrait(), read_carphone()
+
+    def write(clip: SampleClip) -> NDArray[np.float64]:
+        rng = np.random.default_rng([seed, SPEAKERS.index(clip.speaker), clip.number])
+        return _write_clip(root / "mvlrs_v1" / "main", clip, portrait, carphone, rng)
+
+    with ThreadPoolExecutor(max_workers=4) as pool:  # the encoders are processes of their own
+        openings = list(pool.map(write, clips))
+    _break_clip(root / "mvlrs_v1" / "main", clips[-1])
+    for split in ("train", "val", "test"):
+        names = [clip.name for clip in clips if clip.split == split] + [BAD_CLIP] * (split == "train")
+        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
+    truth = _truth(recipe, clips, openings)
+    (root / TRUTH).write_text(json.dumps(truth, indent=1) + "\n", "utf-8")
+
+
+def _truth(
+    recipe: dict[str, int], clips: list[SampleClip], openings: list[NDArray[np.float64]]
+) -> dict[str, Any]:
+    known = {
+        f"lrs2/{clip.split}/{clip.name}": {
+            **asdict(clip),
+            "av_lag_frames": 0,
+            "opening": opening.round(4).tolist(),
+        }
+        for clip, opening in zip(clips, openings, strict=True)
+    }
+    return {"recipe": recipe, "fps": FPS, "clips": known, "bad": [f"lrs2/train/{BAD_CLIP}"]}
+
+
+def _write_clip(
+    main: Path, clip: SampleClip, portrait: Portrait, carphone: Carphone, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Write picture, sound and text of a clip; the opening [T] that drives them is returned."""
+    num_frames = int(rng.integers(60, 101))
+    frames: Iterator[U8]
+    if clip.speaker == "astronaut":
+        opening = speak_opening(num_frames, rng)
+        heads = sway(num_frames, rng)
+        frames = (portrait.frame(gap, head) for gap, head in zip(opening, heads, strict=True))
+    else:
+        path = carphone.walk(*_CARPHONE_RANGE[clip.split], num_frames, rng)
+        opening = carphone.opening[path]
+        frames = (carphone.frames[index] for index in path)
+    target = main / f"{clip.name}.mp4"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pcm = synthesise(opening, _PITCH_HZ[clip.speaker] * rng.uniform(0.9, 1.1), rng)
+    _encode(target, _look(frames, rng), pcm)
+    said = transcript(syllables(opening), rng)
+    target.with_suffix(".txt").write_text(f"Text:  {said}\nConf:  {rng.integers(3, 8)}\n", "utf-8")
+    return opening
+
+
+def _look(frames: Iterator[U8], rng: np.random.Generator) -> Iterator[bytes]:
+    """The frames with the clip's own light, some mirrored."""
+    gain = rng.uniform(0.88, 1.12) * np.exp(rng.normal(0, 0.03, 3))
+    mirrored = bool(rng.integers(2))
+    for frame in frames:
+        lit = np.clip(frame * gain + 0.5, 0, 255).astype(np.uint8)
+        yield np.ascontiguousarray(lit[:, ::-1] if mirrored else lit).tobytes()
+
+
+def _encode(target: Path, frames: Iterator[bytes], pcm: I16) -> None:
+    """H.264 and AAC in MP4. No B-frames, one thread, no dates: starts at 0, and the same bytes every time."""
+    sound = target.with_suffix(".wav")
+    with wave.open(str(sound), "wb") as file:
+        file.setparams((1, 2, SAMPLE_RATE_HZ, len(pcm), "NONE", ""))
+        file.writeframes(pcm.astype("<i2").tobytes())
+    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE_PX}x{SIZE_PX}", "-r", str(FPS), "-i", "-"]
+    video = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-bf", "0", "-pix_fmt", "yuv420p"]
+    audio = ["-c:a", "aac", "-b:a", "64k"]
+    exact = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"]
+    command = [
+        ffmpeg_binary(),
+        "-v",
+        "error",
+        "-y",
+        *picture,
+        "-i",
+        str(sound),
+        *video,
+        *audio,
+        *exact,
+        str(target),
+    ]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        for frame in frames:
+            process.stdin.write(frame)
+    if process.returncode != 0:
+        raise OSError(f"ffmpeg could not write {target}")
+    sound.unlink()
+
+
+def _break_clip(main: Path, whole: SampleClip) -> None:
+    """A copy cut off in the middle, as by an interrupted download: its index, at the end, is gone."""
+    data = (main / f"{whole.name}.mp4").read_bytes()
+    (main / f"{BAD_CLIP}.mp4").write_bytes(data[: len(data) // 2])
+    (main / f"{BAD_CLIP}.txt").write_text("Text:  NADA\nConf:  1\n", "utf-8")

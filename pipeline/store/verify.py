@@ -1,0 +1,128 @@
+"""Checking a data set on disk against its manifest: nothing lost or changed, rows and features in step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from syncdiff.pipeline.store.paths import StorePaths, read_manifest
+from syncdiff.pipeline.store.schema import CLIP_SCHEMA, REJECT_SCHEMA, check_version
+from syncdiff.pipeline.store.write import sha256_file
+
+_NOT_PER_FRAME = ("words",)
+
+
+def verify(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield each file of the data set with what is wrong with it (an empty list where nothing is).
+
+    Raises StoreError where there is no finished data set.
+    """
+    manifest = read_manifest(root)
+    paths = StorePaths(root)
+    for shard in manifest["shards"]:
+        clips = shard["clips"]
+        problems = check_file(root, clips)
+        if not problems:
+            problems = _check_clips(root / clips["file"], clips["rows"])
+        yield clips["file"], problems
+        for entry in shard["features"].values():
+            wrong = check_file(root, entry)
+            if not wrong and not problems:
+                wrong = _check_features(root / entry["file"], root / clips["file"])
+            yield entry["file"], wrong
+    yield paths.rejects.name, _check_rejects(paths, manifest)
+    strangers = sorted(_strangers(root, manifest))
+    yield "(other files)", [f"not in the manifest: {name}" for name in strangers]
+
+
+def check_file(root: Path, entry: dict[str, Any]) -> list[str]:
+    """What is wrong with a file by its recorded size and hash."""
+    path = root / entry["file"]
+    if not path.is_file():
+        return ["missing"]
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        return [f"{size} bytes, recorded were {entry['bytes']}"]
+    return [] if sha256_file(path) == entry["sha256"] else ["content changed (sha256 differs)"]
+
+
+def _check_clips(path: Path, rows: int) -> list[str]:
+    file = pq.ParquetFile(path)
+    problems = _check_schema(file.schema_arrow, CLIP_SCHEMA, path)
+    if problems:
+        return problems
+    if file.metadata.num_rows != rows:
+        problems.append(f"{file.metadata.num_rows} rows, recorded were {rows}")
+    lists = [f.name for f in CLIP_SCHEMA if pa.types.is_list(f.type) and f.name not in _NOT_PER_FRAME]
+    for group in range(file.metadata.num_row_groups):
+        frames = file.read_row_group(group, columns=["clip_id", "num_frames"])
+        for name in lists:
+            lengths = pc.list_value_length(file.read_row_group(group, columns=[name]).column(0))
+            wrong = pc.fill_null(pc.not_equal(lengths, frames["num_frames"]), False)
+            for clip_id in frames["clip_id"].filter(wrong).to_pylist():
+                problems.append(f"{clip_id}: {name} is not as long as the clip")
+    return problems
+
+
+def _check_features(path: Path, clips_path: Path) -> list[str]:
+    file = pq.ParquetFile(path)
+    try:
+        check_version(file.schema_arrow, path)
+    except ValueError as error:
+        return [str(error)]
+    ours = file.read(columns=["clip_id", "num_frames"])
+    theirs = pq.read_table(clips_path, columns=["clip_id", "num_frames"])
+    for name in ("clip_id", "num_frames"):
+        if not ours[name].equals(theirs[name]):
+            return [f"{name} differs from the clip shard row by row"]
+    rate = float((file.schema_arrow.metadata or {}).get(b"syncdiff.rate_hz", b"nan"))
+    if rate != 25.0:
+        return []
+    problems = []
+    for group in range(file.metadata.num_row_groups):
+        table = file.read_row_group(group, columns=["clip_id", "num_frames", "values"])
+        wrong = pc.fill_null(pc.not_equal(pc.list_value_length(table["values"]), table["num_frames"]), False)
+        problems += [
+            f"{clip_id}: not one step a frame" for clip_id in table["clip_id"].filter(wrong).to_pylist()
+        ]
+    return problems
+
+
+def _check_rejects(paths: StorePaths, manifest: dict[str, Any]) -> list[str]:
+    if not paths.rejects.is_file():
+        return ["missing"]
+    if sha256_file(paths.rejects) != manifest["rejects"]["sha256"]:
+        return ["content changed (sha256 differs)"]
+    table = pq.read_table(paths.rejects)
+    problems = _check_schema(table.schema, REJECT_SCHEMA, paths.rejects)
+    counted = sum(split["rejects"] for split in manifest["counts"]["splits"].values())
+    return problems + (
+        [f"{table.num_rows} rows, counted were {counted}"] if table.num_rows != counted else []
+    )
+
+
+def _check_schema(found: pa.Schema, wanted: pa.Schema, path: Path) -> list[str]:
+    try:
+        check_version(found, path)
+    except ValueError as error:
+        return [str(error)]
+    if found.equals(wanted):
+        return []
+    shared = [name for name in wanted.names if name in found.names]
+    changed = [name for name in shared if found.field(name).type != wanted.field(name).type]
+    return [f"column {n} is {found.field(n).type}" for n in changed] or ["columns differ from the schema"]
+
+
+def _strangers(root: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    known = {s["clips"]["file"] for s in manifest["shards"]}
+    known |= {e["file"] for s in manifest["shards"] for e in s["features"].values()}
+    for folder in ("clips", "features"):
+        for path in (root / folder).rglob("*.parquet"):
+            name = path.relative_to(root).as_posix()
+            if name not in known:
+                yield name

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from functools import reduce
+from operator import add
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pytorch_fid import fid_score, inception
+
+from syncdiff.evaluate.metrics.fid import (
+    FEATURES,
+    Fid,
+    Moments,
+    build_inception,
+    frechet_distance,
+    inception_features,
+    load_inception,
+)
+from syncdiff.pipeline.records import ClipError
+
+from ..conftest import StillPair
+
+
+@pytest.fixture(scope="module")
+def network(inception_weights: dict[str, torch.Tensor]) -> inception.InceptionV3:
+    return build_inception(inception_weights)
+
+
+def pictures(count: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (count, *size, 3), dtype=np.uint8)
+    return [cv2.GaussianBlur(picture, (0, 0), 2) for picture in noise]
+
+
+def save(folder: Path, frames: list[np.ndarray]) -> Path:
+    folder.mkdir()
+    for index, frame in enumerate(frames):
+        cv2.imwrite(str(folder / f"{index:04d}.png"), cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+    return folder
+
+
+def test_features_equal_pytorch_fids(network: inception.InceptionV3, tmp_path: Path):
+    frames = pictures(5, (90, 70), 0)
+    files = sorted(save(tmp_path / "frames", frames).iterdir())
+    theirs = fid_score.get_activations(files, network, batch_size=5, dims=FEATURES, num_workers=0)
+    np.testing.assert_allclose(inception_features(network, frames), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_pictures_of_several_sizes(network: inception.InceptionV3):
+    frames = [*pictures(2, (90, 70), 0), *pictures(2, (64, 80), 1)]
+    together = inception_features(network, frames)
+    np.testing.assert_allclose(together[2], inception_features(network, frames[2:3])[0], rtol=1e-4, atol=1e-5)
+    assert inception_features(network, []).shape == (0, FEATURES)
+
+
+def test_weights_come_from_the_file(inception_weights: dict[str, torch.Tensor], network, tmp_path: Path):
+    path = tmp_path / "pt_inception.pth"
+    torch.save(inception_weights, path)
+    for name, tensor in load_inception(path).state_dict().items():
+        assert torch.equal(tensor, network.state_dict()[name])
+
+
+@settings(max_examples=10, deadline=None)
+@given(n=st.integers(40, 90), m=st.integers(40, 90), d=st.integers(2, 30), seed=st.integers(0, 99))
+def test_formula_equals_pytorch_fids(n: int, m: int, d: int, seed: int):
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(n, d)) @ rng.normal(size=(d, d)), rng.normal(1, 2, (m, d))
+    theirs = fid_score.calculate_frechet_distance(
+        a.mean(0), np.cov(a, rowvar=False), b.mean(0), np.cov(b, rowvar=False)
+    )
+    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(theirs, rel=1e-6, abs=1e-6)
+
+
+def test_closed_form():
+    """Of normal distributions N(m, s²) in one dimension it is (m - n)² + (s - t)²."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, (50_000, 1)), rng.normal(4, 6, (50_000, 1))
+    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(9 + 16, rel=0.02)
+    assert frechet_distance(Moments.of(a), Moments.of(a)) == pytest.approx(0, abs=1e-9)
+
+
+def test_fewer_frames_than_features():
+    """Both covariances singular, against the eigenvalues of their product."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(12, 50)), rng.normal(0.5, 2, (20, 50))
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root_trace = np.sqrt(np.linalg.eigvals(cov_a @ cov_b).real.clip(0)).sum()
+    expected = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(cov_a + cov_b) - 2 * root_trace
+    assert frechet_distance(Moments.of(a), Moments.of(b)) == pytest.approx(expected, rel=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(cuts=st.lists(st.integers(1, 59), min_size=1, max_size=4, unique=True))
+def test_moments_add_up(cuts: list[int]):
+    vectors = np.random.default_rng(1).normal(3, 2, (60, 4))
+    total = reduce(add, (Moments.of(part) for part in np.split(vectors, sorted(cuts))))
+    assert total.count == 60
+    np.testing.assert_allclose(total.mean, vectors.mean(0))
+    covariance = total.covariance_root.T @ total.covariance_root
+    np.testing.assert_allclose(covariance, np.cov(vectors, rowvar=False), atol=1e-12)
+
+
+def test_pool_joins_clips(network: inception.InceptionV3):
+    metric = Fid(network, "frame")
+    made, true = pictures(2, (40, 50), 0), pictures(2, (40, 50), 1)
+    clips = [metric.measure(StillPair(a, b, frames=2).pair) for a, b in zip(made, true, strict=True)]
+    a = inception_features(network, [made[0], made[0], made[1], made[1]])
+    b = inception_features(network, [true[0], true[0], true[1], true[1]])
+    expected = frechet_distance(Moments.of(a), Moments.of(b))
+    assert metric.pool(clips)["fid"] == pytest.approx(expected, rel=1e-6)
+    assert metric.score(clips[0]) == {}
+
+
+def test_one_frame_has_no_covariance():
+    with pytest.raises(ClipError) as error:
+        frechet_distance(Moments.of(np.zeros((1, 3))), Moments.of(np.zeros((9, 3))))
+    assert error.value.reason == "too-few-frames"
+
+
+@pytest.mark.long
+def test_equals_the_command(
+    inception_weights: dict[str, torch.Tensor], network: inception.InceptionV3, tmp_path: Path
+):
+    hub = tmp_path / "hub" / "checkpoints"
+    hub.mkdir(parents=True)
+    torch.save(inception_weights, hub / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1])
+    sets = [pictures(30, (90, 70), 0), [cv2.GaussianBlur(p, (0, 0), 3) for p in pictures(30, (90, 70), 1)]]
+    folders = [save(tmp_path / name, frames) for name, frames in zip("ab", sets, strict=True)]
+    command = [sys.executable, "-m", "pytorch_fid", *folders, "--device", "cpu", "--num-workers", "0"]
+    shown = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "TORCH_HOME": str(tmp_path)}
+    ).stdout
+    theirs = float(re.search(r"FID:\s+(\S+)", shown)[1])
+    a, b = (Moments.of(inception_features(network, frames)) for frames in sets)
+    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-3)

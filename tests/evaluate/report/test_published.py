@@ -1,0 +1,36 @@
+"""Published figures stand beside ours only where protocol and definition agree, and say why not elsewhere."""
+
+from __future__ import annotations
+
+import pytest
+
+from syncdiff.evaluate.report.published import ROWS, comparable
+
+
+def test_only_matching_protocols_are_shown() -> None:
+    by_method = {c.row.method: c for c in comparable("lrs2", "reconstruction", "wav2lip-lrs")}
+    assert by_method["ground truth"].values == {"lse_c": 8.248, "lse_d": 6.258}
+    assert by_method["Wav2Lip"].values == {}
+    assert "unsynced" in by_method["Wav2Lip"].withheld["lse_c"]
+    assert by_method["SyncDiff"].values == {} and "does not state" in by_method["SyncDiff"].withheld["lse_d"]
+    assert by_method["Yaman 2024"].values == {"lse_c": 8.41, "lse_d": 6.03}
+    assert "crop" in by_method["Yaman 2024"].withheld["fid"]
+
+
+def test_another_way_to_compute_lse_is_never_mixed_in() -> None:
+    for comparison in comparable("lrs2", "unsynced", "syncnet-tracks"):
+        assert not any(name.startswith("lse") for name in comparison.values)
+
+
+def test_every_value_is_shown_or_explained() -> None:
+    for dataset in ("lrs2", "lrs3"):
+        for protocol in ("reconstruction", "unsynced", "cross"):
+            for c in comparable(dataset, protocol, "wav2lip-lrs"):
+                assert {*c.values, *c.withheld} == set(c.row.values)
+                assert all(c.withheld.values())
+
+
+def test_every_row_names_its_source() -> None:
+    assert all(row.source for row in ROWS)
+    with pytest.raises(ValueError, match="no published figures for 'hdtf'"):
+        comparable("hdtf", "reconstruction", "wav2lip-lrs")

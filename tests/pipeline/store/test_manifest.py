@@ -1,0 +1,143 @@
+"""Plans, completion records, the manifest: the same plan everywhere, no run that is not what was asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from syncdiff.pipeline.plan import PlanError as Refused
+from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
+from syncdiff.pipeline.records import Clip, Reject
+from syncdiff.pipeline.store.manifest import (
+    Run,
+    ShardResult,
+    feature_records,
+    record_features,
+    write_manifest,
+)
+from syncdiff.pipeline.store.write import FileEntry, sha256_file
+
+
+def clip(name: str, split: str = "train") -> Clip:
+    return Clip(f"folder/{split}/{name}", Path(name), name, split)
+
+
+CLIPS = tuple(clip(f"{i:02d}") for i in range(5))
+IDENTITY = RunIdentity.of("folder", {"face_size_px": 128}, {"numpy": "2"}, CLIPS, 0)
+
+
+def finish_shard(run: Run, plan: ShardPlan, rejects: tuple[Reject, ...] = ()) -> ShardResult:
+    path = run.paths.clips(plan.name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(plan.name.encode())
+    entry = FileEntry(f"clips/{plan.name}.parquet", 1, path.stat().st_size, sha256_file(path))
+    done = ShardResult(
+        plan.name, plan.split, len(plan.clips), len(plan.clips) - len(rejects), 10, entry, {}, rejects
+    )
+    run.record(done)
+    return done
+
+
+def reject(one: Clip, transient: bool = False) -> Reject:
+    return Reject(one.source, one.id, one.split, "track", "no-face", "nobody there", transient)
+
+
+@given(st.integers(1, 3000), st.integers(0, 40))
+def test_every_clip_is_in_exactly_one_shard(train: int, test: int) -> None:
+    clips = [clip(f"{i:05d}") for i in range(train)] + [clip(f"{i:05d}", "test") for i in range(test)]
+    plans = plan_shards(clips[::-1])
+    assert sorted(c.id for p in plans for c in p.clips) == sorted(c.id for c in clips)
+    assert len({p.name for p in plans}) == len(plans)
+    assert all(0 < len(p.clips) <= 64 and {c.split for c in p.clips} == {p.split} for p in plans)
+
+
+def test_results_survive_their_record() -> None:
+    entry = FileEntry("a", 1, 2, "x")
+    result = ShardResult("s", "train", 2, 1, 10, entry, {"mel": entry}, (reject(CLIPS[0]),))
+    assert ShardResult.from_json(result.to_json()) == result
+
+
+def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
+    plans = plan_shards(CLIPS, 1)
+    run = Run(tmp_path / "out", IDENTITY, plans)
+    with run.started():
+        kept = finish_shard(run, plans[0])
+        damaged = finish_shard(run, plans[1])
+        finish_shard(run, plans[2], (reject(plans[2].clips[0], transient=True),))
+        permanent = finish_shard(run, plans[3], (reject(plans[3].clips[0]),))
+    (tmp_path / "out" / damaged.clips.file).write_bytes(b"half")
+    (tmp_path / "out" / "clips" / "x.parquet.1.tmp").touch()
+    with run.started():
+        assert run.finished() == {kept.name: kept, permanent.name: permanent}
+        assert run.finished(retry_rejects=True) == {kept.name: kept}
+        assert not list((tmp_path / "out").rglob("*.tmp"))
+
+
+def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
+    with Run(tmp_path / "out", IDENTITY, ()).started():
+        pass
+    other = replace(IDENTITY, config={"face_size_px": 256}, versions={"numpy": "3"})
+    with (
+        pytest.raises(Refused, match=r"config\.face_size_px: 128 -> 256\n  versions\.numpy: 2 -> 3"),
+        Run(tmp_path / "out", other, ()).started(),
+    ):
+        pass
+    with Run(tmp_path / "out", other, ()).started(overwrite=True):
+        pass
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(Refused, match="is no data set of ours"), Run(tmp_path, IDENTITY, ()).started():
+        pass
+    with (
+        pytest.raises(Refused, match="is no data set of ours"),
+        Run(tmp_path, IDENTITY, ()).started(overwrite=True),
+    ):
+        pass
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_two_runs_cannot_write_the_same_data_set(tmp_path: Path) -> None:
+    run = Run(tmp_path / "out", IDENTITY, ())
+    with run.started(), pytest.raises(Refused, match="another run"), run.started():
+        pass
+
+
+def test_the_manifest_counts_every_input_once(tmp_path: Path) -> None:
+    plans = plan_shards(CLIPS, 3)
+    run = Run(tmp_path / "out", IDENTITY, plans)
+    missing = Reject("gone.mp4", "folder/val/gone", "val", "list", "missing-file", "not there")
+    with run.started():
+        finish_shard(run, plans[0], (reject(plans[0].clips[1]),))
+        finish_shard(run, plans[1])
+        manifest = run.finish([missing])
+    splits = manifest["counts"]["splits"]
+    assert splits["train"]["inputs"] == 5 == splits["train"]["prepared"] + splits["train"]["rejects"]
+    assert splits["val"] == {"inputs": 1, "prepared": 0, "rows": 0, "frames": 0, "rejects": 1}
+    assert manifest["counts"]["reject_reasons"] == {"list/missing-file": 1, "track/no-face": 1}
+    assert pq.read_table(tmp_path / "out" / "rejects.parquet").num_rows == 2
+    assert json.loads(run.paths.manifest.read_text()) == manifest
+
+
+def test_added_features_count_while_their_clips_stay_the_same(tmp_path: Path) -> None:
+    plans = plan_shards(CLIPS, 3)
+    run = Run(tmp_path / "out", IDENTITY, plans)
+    with run.started():
+        results = [finish_shard(run, plan) for plan in plans]
+        run.finish([])
+    path = run.paths.features("net", plans[0].name)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"values")
+    entry = FileEntry(path.relative_to(run.paths.root).as_posix(), 1, 6, sha256_file(path))
+    record_features(run.paths, "net", plans[0].name, results[0].clips.sha256, entry)
+    assert feature_records(run.paths, results[0]) == {"net": entry}
+    assert write_manifest(run.paths)["features"] == []  # the other shard has none yet
+    changed = replace(results[0], clips=replace(results[0].clips, sha256="other"))
+    assert feature_records(run.paths, changed) == {}

@@ -1,0 +1,163 @@
+"""Runs on Ray: workers that die or stand still, full disks, drivers killed; the same bytes always."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.exceptions import OutOfMemoryError, WorkerCrashedError
+
+from syncdiff.pipeline.config import PrepConfig
+from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
+from syncdiff.pipeline.ray_pool import Progress, RemoteWatch, RunError, connect
+from syncdiff.pipeline.records import Clip, ClipError
+from syncdiff.pipeline.run_ray import Work, _blame, prepare_shards
+from syncdiff.pipeline.store.manifest import Run, ShardResult
+from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.schema import CLIP_SCHEMA
+from syncdiff.pipeline.store.write import ShardWriter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    connect(2, None)
+    yield
+    ray.shutdown()
+
+
+def make_task(act: Callable[[Clip], None]) -> Callable[..., ShardResult]:
+    """A shard task that writes an empty shard and does `act` at every clip."""
+
+    def task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, ClipError]) -> ShardResult:
+        watch = RemoteWatch(monitor, plan.name)
+        rejects = []
+        for clip in plan.clips:
+            watch.begin(clip.id)
+            time.sleep(0.3)  # lets the message out before the process may end
+            if clip.id in refused:
+                rejects.append(refused[clip.id].reject(clip))
+            else:
+                act(clip)
+            watch.end(None)
+        with ShardWriter(StorePaths(work.root).clips(plan.name), CLIP_SCHEMA) as writer:
+            entry = writer.finish(work.root)
+        prepared = len(plan.clips) - len(rejects)
+        return ShardResult(plan.name, plan.split, len(plan.clips), prepared, 0, entry, {}, tuple(rejects))
+
+    return task
+
+
+def run_with(tmp_path: Path, act: Callable[[Clip], None], still_s: float = 60.0) -> dict[str, Any]:
+    clips = tuple(Clip(f"folder/train/{n}", tmp_path / n, n, "train") for n in ("bad", "good", "ugly"))
+    plans = plan_shards(clips, 2)
+    run = Run(tmp_path / "out", RunIdentity.of("folder", {}, {}, clips, 0), plans)
+    seen: list[Progress] = []
+    with run.started():
+        work = Work("folder", tmp_path, run.paths.root, PrepConfig())
+        prepare_shards(run, plans, work, seen.append, task=make_task(act), still_s=still_s)
+        manifest = run.finish([])
+    assert seen[-1].clips == 3
+    return manifest
+
+
+def die_at_bad(clip: Clip) -> None:
+    if clip.source == "bad":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def sleep_at_bad(clip: Clip) -> None:
+    if clip.source == "bad":
+        time.sleep(3600)
+
+
+def fill_disk(clip: Clip) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_clip_that_kills_its_worker_is_rejected_and_the_others_are_kept(tmp_path: Path) -> None:
+    manifest = run_with(tmp_path, die_at_bad)
+    assert manifest["counts"]["reject_reasons"] == {"run/worker-crashed": 1}
+    assert manifest["counts"]["splits"]["train"]["prepared"] == 2
+
+
+def test_a_clip_at_which_the_worker_stands_still_is_rejected(tmp_path: Path) -> None:
+    manifest = run_with(tmp_path, sleep_at_bad, still_s=1.5)
+    assert manifest["counts"]["reject_reasons"] == {"run/worker-stuck": 1}
+
+
+def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="No space left on device; make room"):
+        run_with(tmp_path, fill_disk)
+
+
+def test_want_of_memory_is_the_clips_fault_only_in_the_end() -> None:
+    crashes: Counter[str] = Counter()
+    refused: dict[str, ClipError] = {}
+    for _ in range(3):
+        _blame("a", OutOfMemoryError("no memory"), crashes, refused)
+    assert not refused
+    _blame("a", OutOfMemoryError("no memory"), crashes, refused)
+    assert refused["a"].reason == "out-of-memory" and refused["a"].transient
+
+
+def test_workers_that_never_begin_end_the_run() -> None:
+    crashes: Counter[str] = Counter()
+    _blame(None, WorkerCrashedError(), crashes, {})
+    with pytest.raises(RunError, match="before it began a clip"):
+        _blame(None, WorkerCrashedError(), crashes, {})
+
+
+def test_an_absent_cluster_is_said_to_be_absent() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(RunError, match=f"no Ray cluster answers at ray://127.0.0.1:{port}"):
+        connect(None, f"ray://127.0.0.1:{port}")
+
+
+def tree(root: Path) -> dict[str, str]:
+    """Relative name -> hash of every file of a data set that a user can see."""
+    return {
+        p.relative_to(root).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(root.rglob("*"))
+        if p.is_file() and ".work" not in p.parts
+    }
+
+
+def command(raw: Path, out: Path, *more: str) -> list[str]:
+    prep = Path(sys.executable).with_name("syncdiff-prep")
+    return [str(prep), "lrs2", str(raw), "--out", str(out), *more]
+
+
+def test_kill_9_at_any_moment_and_again_gives_the_same_data_set(sample_raw: Path, tmp_path: Path) -> None:
+    undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
+    subprocess.run(command(sample_raw, undisturbed, "--workers", "1"), check=True, capture_output=True)
+    for shards in (0, 1, 3):  # the driver dies once this many shards are recorded
+        driver = subprocess.Popen(
+            command(sample_raw, disturbed), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        deadline = time.monotonic() + 280
+        while len(list((disturbed / ".work" / "done").glob("*.json"))) < shards or not disturbed.is_dir():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        driver.kill()
+        driver.wait()
+        assert not (disturbed / "dataset.json").exists()
+    done = subprocess.run(command(sample_raw, disturbed), check=True, capture_output=True, text=True)
+    assert "prepared already" in done.stdout
+    assert tree(disturbed) == tree(undisturbed)
+    again = subprocess.run(command(sample_raw, disturbed), check=True, capture_output=True, text=True)
+    assert "inputs = " in again.stdout
+    assert tree(disturbed) == tree(undisturbed)
