@@ -22,9 +22,9 @@ import numpy as np
 
 from syncdiff.evaluate.metrics.base import Statistics
 from syncdiff.evaluate.records import Case
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store.write import sha256_file
 
 FORMAT = 1
 _ERROR = "__error__"

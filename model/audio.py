@@ -12,13 +12,20 @@ from numpy.typing import NDArray
 
 from syncdiff.model.config import AudioConfig, ConfigError
 from syncdiff.pipeline.avhubert.extractor import load_avhubert
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 from syncdiff.pipeline.features.av_sync import loudness, quiet_cuts
 from syncdiff.pipeline.features.builtin import SPECS
 from syncdiff.pipeline.features.extractor import ExtractorInput
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.media.read import read_audio
-from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, ClipError
+from syncdiff.pipeline.records import (
+    F32,
+    FPS,
+    I16,
+    SAMPLE_RATE_HZ,
+    SAMPLES_PER_FRAME,
+    CheckpointError,
+    ClipError,
+)
 from syncdiff.pipeline.store.read import ClipView, Dataset
 
 HUBERT_INPUT_WIDTH = 104  # four stacked steps of 26 log filter banks

@@ -23,12 +23,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from syncdiff.pipeline.records import CheckpointError
+
 FORMAT = 1
 _STATE = "state.json"
-
-
-class CheckpointError(Exception):
-    """A checkpoint that cannot be written, or read by this program; the message says why and what is safe."""
 
 
 def save(

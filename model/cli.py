@@ -193,9 +193,8 @@ def _main(command: Callable[..., None], text: str) -> None:
 
 
 def _known_failures() -> tuple[type[Exception], ...]:
-    from syncdiff.model.checkpoint import CheckpointError
     from syncdiff.model.train import TrainingError
-    from syncdiff.pipeline.records import ClipError
+    from syncdiff.pipeline.records import CheckpointError, ClipError
     from syncdiff.pipeline.store.paths import StoreError
 
     return ConfigError, CheckpointError, TrainingError, StoreError, ClipError

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from syncdiff.model.config import AudioConfig, ConfigError
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig
 from syncdiff.pipeline.avhubert.load import load_encoder
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
+from syncdiff.pipeline.records import CheckpointError
 
 
 class TunedHubert(nn.Module):

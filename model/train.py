@@ -18,7 +18,6 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from syncdiff.model.checkpoint import CheckpointError
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import Batch, loader
 from syncdiff.model.diffusion import denoising_loss, training_schedule
@@ -26,6 +25,7 @@ from syncdiff.model.log_samples import sample_strip
 from syncdiff.model.progress import Progress
 from syncdiff.model.space import prepare, training_target
 from syncdiff.model.training_run import Run, open_run, resume_state, save
+from syncdiff.pipeline.records import CheckpointError
 
 
 class TrainingError(Exception):

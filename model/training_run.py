@@ -25,6 +25,7 @@ from syncdiff.model.data import trainable_rows
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space
+from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 
 # What may differ from the checkpoint that a run goes on from: nothing that shapes the model or its samples.
@@ -155,7 +156,7 @@ def check_resumable(config: TrainConfig, dataset: Dataset, found: Path) -> None:
     if state["dataset"] != fingerprint(dataset):
         changed.append(f"data: the shards of {dataset.root} are not those that it was trained on")
     if changed:
-        raise ckpt.CheckpointError(
+        raise CheckpointError(
             f"{found} belongs to another run. What differs (checkpoint -> now):\n  " + "\n  ".join(changed)
             + "\nGive another --out, or --overwrite to start again."
         )  # fmt: skip

@@ -144,9 +144,9 @@ def add_features(
     ray_address: str | None = None,
 ) -> None:
     """Make what is missing of an extractor's features, then write the manifest anew."""
-    from syncdiff.pipeline.avhubert.torch_file import CheckpointError
     from syncdiff.pipeline.features.add_to_store import unfinished_shards
     from syncdiff.pipeline.ray_pool import RunError, connect
+    from syncdiff.pipeline.records import CheckpointError
     from syncdiff.pipeline.run_ray import extract_shards
 
     read_manifest(data)

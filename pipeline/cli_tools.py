@@ -185,7 +185,7 @@ def weights_convert(
     Nothing in the checkpoint is executed. Example: `syncdiff-prep weights convert large_vox_iter5.pt`
     """
     from syncdiff.pipeline.avhubert.checkpoint import convert
-    from syncdiff.pipeline.avhubert.torch_file import CheckpointError
+    from syncdiff.pipeline.records import CheckpointError
 
     try:
         written = convert(checkpoint, target)

@@ -23,12 +23,12 @@ from syncdiff.pipeline.faces.speaker import choose_speaker
 from syncdiff.pipeline.faces.track import TrackResult, track_faces
 from syncdiff.pipeline.features.av_sync import av_correlation, loudness, quiet_cuts
 from syncdiff.pipeline.features.builtin import extract_features
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.flac import encode_flac
 from syncdiff.pipeline.media.images import encode_grey, encode_jpeg, encode_mask
 from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import Video, fit_audio, open_video, read_audio
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLES_PER_FRAME, U8, Clip, ClipError, Row, Track, Word
-from syncdiff.pipeline.store.write import sha256_file
 
 Beat: TypeAlias = Callable[[int], None]
 Prepared: TypeAlias = Iterator[Row]

@@ -38,6 +38,11 @@ def check_array(
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, used or written; the message says why and, where there is one, the
+    way out."""
+
+
 @dataclass(frozen=True)
 class Word:
     """A spoken word and where it lies in its clip, in seconds."""

@@ -8,7 +8,6 @@ result then says `verified=False`, as it does for files whose publishers state n
 
 from __future__ import annotations
 
-import hashlib
 import os
 import urllib.error
 import urllib.request
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+
+from syncdiff.pipeline.file_hash import sha256_file
 
 FOLDER_VARIABLE = "SYNCDIFF_WEIGHTS"
 Progress = Callable[[int, "int | None"], None]
@@ -117,7 +118,7 @@ def require(name: str, *, allow_unverified: bool = False) -> WeightFile:
 
 def verify(path: Path, entry: WeightEntry, *, allow_unverified: bool = False) -> WeightFile:
     """Hash the file and compare. Raises WeightsError where it differs and `allow_unverified` is not set."""
-    digest = _sha256(path)
+    digest = sha256_file(path)
     verified = digest == entry.sha256
     if entry.sha256 is not None and not verified and not allow_unverified:
         raise WeightsError(
@@ -184,7 +185,7 @@ def _status(entry: WeightEntry, check: bool) -> WeightStatus:
         return WeightStatus(entry, None, "missing")
     if not check or entry.sha256 is None:
         return WeightStatus(entry, paths[0], "present")
-    right = next((path for path in paths if _sha256(path) == entry.sha256), None)
+    right = next((path for path in paths if sha256_file(path) == entry.sha256), None)
     return WeightStatus(entry, right or paths[0], "verified" if right else "differs")
 
 
@@ -201,14 +202,6 @@ def _present(entry: WeightEntry) -> Iterator[Path]:
 def _cache_home() -> Path:
     chosen = os.environ.get("XDG_CACHE_HOME")
     return Path(chosen) if chosen else Path.home() / ".cache"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # ---- Fetching -------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ network can be given as a TorchScript file, and the report then names it.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
 from syncdiff.pipeline.faces.align import fit_similarities
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import F32, U8, ClipError
 
 FRAME_STEP = 5  # five faces a second: identity does not change from frame to frame, and embedding is slow
@@ -97,7 +97,7 @@ class TorchScriptEmbedder:
     """A network in a TorchScript file, of ArcFace's input: [1,3,112,112] RGB, (value - 127.5) / 127.5."""
 
     def __init__(self, path: Path, device: str) -> None:
-        self.name = f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        self.name = f"{path.name} sha256:{sha256_file(path)}"
         self._network = torch.jit.load(path, map_location=device).eval()
         self._device = device
 

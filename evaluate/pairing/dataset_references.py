@@ -18,11 +18,11 @@ from pathlib import Path
 import soundfile
 
 from syncdiff.pipeline.datasets.clip_ids import unescape_path
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.ffmpeg import feed_frames, ffmpeg_binary
 from syncdiff.pipeline.media.read import open_video, read_audio
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
-from syncdiff.pipeline.store.write import sha256_file
 
 RENDERING = 1  # raised when the same row would give another file
 _KEY_DIGITS = 12

@@ -11,7 +11,7 @@ from syncdiff.evaluate.pairing.dataset_references import StoredClip, list_stored
 from syncdiff.evaluate.pairing.match import References, folder_references
 from syncdiff.evaluate.pairing.methods import MatchError, method_names
 from syncdiff.evaluate.protocol import Protocol
-from syncdiff.pipeline.store.write import sha256_file
+from syncdiff.pipeline.file_hash import sha256_file
 
 
 @dataclass(frozen=True)

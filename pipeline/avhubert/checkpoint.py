@@ -20,7 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from syncdiff.pipeline.avhubert.pickle_objects import Global, Inert, TensorRef
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError, TorchFile, open_torch_file
+from syncdiff.pipeline.avhubert.torch_file import TorchFile, open_torch_file
+from syncdiff.pipeline.file_hash import sha256_file
+from syncdiff.pipeline.records import CheckpointError
 
 __all__ = [
     "Checkpoint",
@@ -92,7 +94,7 @@ def read_checkpoint(path: Path, *, prefer_converted: bool = True) -> Checkpoint:
         content = file.content if isinstance(file.content, dict) else {}
         config = plain(content.get("cfg") or content.get("args") or {})
         config = config if isinstance(config, dict) else {}
-        return Checkpoint(state, config, file.kind, path.name, _file_sha256(path), path.stat().st_size)
+        return Checkpoint(state, config, file.kind, path.name, sha256_file(path), path.stat().st_size)
 
 
 def find_encoder(checkpoint: Checkpoint) -> EncoderWeights:
@@ -240,14 +242,6 @@ def _tensor_refs(file: TorchFile) -> dict[str, TensorRef]:
     raise CheckpointError(f"{file.path} holds no tensors by name")
 
 
-def _file_sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _about(path: Path) -> dict[str, Any]:
     """This project's own metadata of a `.safetensors`, empty in a foreign one; raises CheckpointError."""
     try:
@@ -283,7 +277,7 @@ def _read_safetensors(path: Path) -> Checkpoint:
     with safe_open(path, framework="pt") as file:
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     if not about:
-        return Checkpoint(state, {}, "safetensors", path.name, _file_sha256(path), path.stat().st_size)
+        return Checkpoint(state, {}, "safetensors", path.name, sha256_file(path), path.stat().st_size)
     if about.get("tensors_sha256") != tensors_sha256(state):
         raise CheckpointError(f"{path} is damaged: its numbers are not those that were written")
     return Checkpoint(

@@ -15,7 +15,7 @@ from torch import Tensor
 from syncdiff.pipeline.avhubert.checkpoint import EncoderWeights, find_encoder, read_checkpoint
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Modality
 from syncdiff.pipeline.avhubert.resnet import convert_frontend, frontend_shape
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
+from syncdiff.pipeline.records import CheckpointError
 
 _FRONT_ENDS = {"audio": "feature_extractor_audio.", "video": "feature_extractor_video."}
 # Options of fairseq that this encoder does not have, with the value that stands for their absence

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from syncdiff.pipeline.avhubert.pickle_objects import StorageRef, TensorRef, UnpickleError, storage_id
 from syncdiff.pipeline.avhubert.unpickle import unpickle
+from syncdiff.pipeline.records import CheckpointError
 
 MAX_PICKLE_BYTES = 1 << 28
 # torch.serialization: MAGIC_NUMBER and PROTOCOL_VERSION, the first two pickles of the older format
@@ -39,10 +40,6 @@ _DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not used, with a sentence that says why and, where there is one, the way out."""
 
 
 @dataclass(frozen=True)

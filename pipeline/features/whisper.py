@@ -6,7 +6,6 @@ never code that comes with a model.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
@@ -17,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 from syncdiff.pipeline.features.builtin import fit_steps
 from syncdiff.pipeline.features.extractor import ExtractorInput, stored_as
-from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, Features
+from syncdiff.pipeline.file_hash import sha256_file
+from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, CheckpointError, Features
 
 # Radford et al. 2022: log-mel every 10 ms, halved by the encoder's second convolution
 WHISPER_STEP_SAMPLES = 320
@@ -120,7 +119,16 @@ def load_speech_model(
     step = WHISPER_STEP_SAMPLES if kind == "whisper" else model.config.inputs_to_logits_ratio
     if grid == "frames" and SAMPLE_RATE_HZ % (step * FPS):
         raise ValueError(f"steps of {step} samples do not divide a video frame; use the native grid")
-    return SpeechModel(model, kind, Path(folder).resolve().name, _sha256(folder), layer, grid, step, dtype)
+    return SpeechModel(
+        model,
+        kind,
+        Path(folder).resolve().name,
+        sha256_file(*_weight_files(folder)),
+        layer,
+        grid,
+        step,
+        dtype,
+    )
 
 
 def _kind(folder: Path) -> str:
@@ -137,16 +145,6 @@ def _kind(folder: Path) -> str:
 
 def _weight_files(folder: Path) -> list[Path]:
     return sorted(Path(folder).glob("*.safetensors"))
-
-
-def _sha256(folder: Path) -> str:
-    """Of the weights; of several files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in _weight_files(folder):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _hidden(output: Any, layer: int | Literal["final"]) -> torch.Tensor:

@@ -17,12 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_version
 from syncdiff.pipeline.plan import PlanError, RunIdentity, ShardPlan
 from syncdiff.pipeline.records import Reject
 from syncdiff.pipeline.store.paths import StorePaths
 from syncdiff.pipeline.store.schema import REJECT_SCHEMA, SCHEMA_VERSION
-from syncdiff.pipeline.store.write import FileEntry, sha256_file, write_atomic
+from syncdiff.pipeline.store.write import FileEntry, write_atomic
 
 _PACKAGES = ("syncdiff", "dlib-bin", "numpy", "opencv-python", "pyarrow", "scipy", "soundfile")
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.store.paths import StorePaths, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, REJECT_SCHEMA, check_version
-from syncdiff.pipeline.store.write import sha256_file
 
 _NOT_PER_FRAME = ("words",)
 

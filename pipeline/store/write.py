@@ -6,7 +6,6 @@ host or random value enters a file.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import Features, Row
 
 # A row group is the unit a reader fetches. 8 MiB of images are about 20 s of 256-pixel crops: enough for
@@ -42,15 +42,6 @@ class FileEntry:
     rows: int
     bytes: int
     sha256: str
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file, read in 1 MiB pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

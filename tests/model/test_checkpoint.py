@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from syncdiff.model import checkpoint as ckpt
+from syncdiff.pipeline.records import CheckpointError
 
 TENSORS = {
     "model": {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2, dtype=torch.int64)},
@@ -51,7 +52,7 @@ def test_a_checkpoint_is_found_by_run_or_folder_or_file(inside: str, tmp_path: P
 
 
 def test_no_checkpoint_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ckpt.CheckpointError, match="no checkpoint here"):
+    with pytest.raises(CheckpointError, match="no checkpoint here"):
         ckpt.find(tmp_path)
 
 
@@ -59,7 +60,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
     state = json.loads((saved / "state.json").read_text())
     (saved / "state.json").write_text(json.dumps({**state, "format": ckpt.FORMAT + 1}))
-    with pytest.raises(ckpt.CheckpointError, match="newer syncdiff"):
+    with pytest.raises(CheckpointError, match="newer syncdiff"):
         ckpt.read_state(saved)
 
 
@@ -67,7 +68,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_state_is_refused(content: bytes, tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
     (saved / "state.json").write_bytes(content)
-    with pytest.raises(ckpt.CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         ckpt.read_state(saved)
 
 
@@ -76,13 +77,13 @@ def test_damaged_and_missing_tensors_are_refused(tmp_path: Path) -> None:
     file = saved / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
     for name in ("model", "optimizer"):
-        with pytest.raises(ckpt.CheckpointError, match=f"{name}.safetensors cannot be read"):
+        with pytest.raises(CheckpointError, match=f"{name}.safetensors cannot be read"):
             ckpt.read_tensors(saved, name)
 
 
 def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
-    with pytest.raises(ckpt.CheckpointError, match="does not fit"):
+    with pytest.raises(CheckpointError, match="does not fit"):
         ckpt.load_into(torch.nn.Linear(2, 2), saved, "model")
 
 
@@ -113,12 +114,13 @@ FILL = """
 import sys, resource, torch
 from pathlib import Path
 from syncdiff.model import checkpoint as ckpt
+from syncdiff.pipeline.records import CheckpointError
 folder = Path(sys.argv[1])
 ckpt.save(folder, 1, {"model": {"a": torch.zeros(10)}}, {}, keep=1)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
 try:
     ckpt.save(folder, 2, {"model": {"a": torch.zeros(100_000)}}, {}, keep=1)
-except ckpt.CheckpointError as error:
+except CheckpointError as error:
     print(error)
 """
 

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncdiff.model import generate as generate_module
-from syncdiff.model.checkpoint import CheckpointError
 from syncdiff.model.config import ConfigError, TrainConfig
 from syncdiff.model.generate import (
     Job,
@@ -30,6 +29,7 @@ from syncdiff.model.generate import (
 from syncdiff.model.generate_split import row_job
 from syncdiff.model.train import train
 from syncdiff.pipeline.faces.reference_frames import PoseConfig, select_pose
+from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.read import open_dataset
 
 Tiny = Callable[..., TrainConfig]

@@ -22,6 +22,7 @@ from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
 from syncdiff.model.config import ConfigError, TrainConfig, to_mapping
 from syncdiff.model.train import TrainingError, learning_rate, train
+from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.paths import StoreError
 
 Tiny = Callable[..., TrainConfig]
@@ -176,7 +177,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 def test_another_configuration_is_refused(trained: Path, store: Path, tiny: Tiny) -> None:
     other = tiny(data=str(store), out=str(trained), optim={"lr": 0.5}, model={"pose": {"width": 3}})
-    with pytest.raises(ckpt.CheckpointError) as error:
+    with pytest.raises(CheckpointError) as error:
         train(other, quiet)
     assert "optim.lr: 0.001 -> 0.5" in str(error.value)
     assert "model.pose.width: 2 -> 3" in str(error.value)
@@ -187,7 +188,7 @@ def test_other_data_are_refused(
     trained: Path, make_store: Callable[..., Path], tmp_path: Path, tiny: Tiny
 ) -> None:
     other = make_store(tmp_path / "other", {"train": [15, 16]})
-    with pytest.raises(ckpt.CheckpointError, match="not those that it was trained on"):
+    with pytest.raises(CheckpointError, match="not those that it was trained on"):
         train(tiny(data=str(other), out=str(trained)), quiet)
 
 
@@ -279,7 +280,7 @@ def test_a_disk_that_stays_full_is_an_error_at_the_end(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ckpt, "save_file", full)
-    with pytest.raises(ckpt.CheckpointError, match=r"could not save step 4.*none was written before"):
+    with pytest.raises(CheckpointError, match=r"could not save step 4.*none was written before"):
         train(tiny(data=str(store), out=str(tmp_path)), quiet)
 
 

@@ -15,10 +15,10 @@ from syncdiff.evaluate.pairing.dataset_references import (
     write_lossless,
     write_stored,
 )
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.read import open_video, read_audio
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store.read import open_dataset
-from syncdiff.pipeline.store.write import sha256_file
 
 
 def test_what_is_written_comes_back_and_the_bytes_do_not_vary(tmp_path: Path, media: ModuleType) -> None:

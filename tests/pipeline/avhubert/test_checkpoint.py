@@ -40,7 +40,7 @@ from syncdiff.pipeline.avhubert.pickle_objects import (
     UnpickleError,
     UnsafePickleError,
 )
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
+from syncdiff.pipeline.records import CheckpointError
 
 GOLDEN = ["tiny_pretrained_plain_cfg.pt", "tiny_pretrained_omegaconf_cfg.pt", "tiny_finetuned_seq2seq.pt"]
 

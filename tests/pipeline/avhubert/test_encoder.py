@@ -24,8 +24,8 @@ from syncdiff.pipeline.avhubert.inference import can_pack, prepare_for_inference
 from syncdiff.pipeline.avhubert.inputs import extract, plan_batches, prepare_audio, prepare_video
 from syncdiff.pipeline.avhubert.load import build_encoder, encoder_config, load_encoder
 from syncdiff.pipeline.avhubert.resnet import FRAMES_PER_CHUNK
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
+from syncdiff.pipeline.records import CheckpointError
 
 CLIPS = ["grid_bbaf2n.mpg", "vox2_00104.mp4", "syncnet_example.avi"]
 CHECKPOINTS = [

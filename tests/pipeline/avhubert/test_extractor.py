@@ -13,9 +13,9 @@ import pytest
 from syncdiff.pipeline.avhubert.checkpoint import convert
 from syncdiff.pipeline.avhubert.extractor import AVHubertExtractor, load_avhubert
 from syncdiff.pipeline.avhubert.inputs import extract, prepare_audio, prepare_video
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput, stored_as
+from syncdiff.pipeline.records import CheckpointError
 
 
 @pytest.fixture(scope="module")

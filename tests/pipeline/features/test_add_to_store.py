@@ -14,11 +14,11 @@ import pytest
 from syncdiff.pipeline.avhubert.extractor import load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.features.add_to_store import extract_shard, unfinished_shards
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.store.read import open_dataset
 from syncdiff.pipeline.store.verify import verify
-from syncdiff.pipeline.store.write import sha256_file
 
 ID = "avhubert-audio-final"
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.pipeline.avhubert.torch_file import CheckpointError
 from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput
 from syncdiff.pipeline.features.whisper import load_speech_model
+from syncdiff.pipeline.records import CheckpointError
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.records import Clip, Reject
@@ -21,7 +22,7 @@ from syncdiff.pipeline.store.manifest import (
     record_features,
     write_manifest,
 )
-from syncdiff.pipeline.store.write import FileEntry, sha256_file
+from syncdiff.pipeline.store.write import FileEntry
 
 
 def clip(name: str, split: str = "train") -> Clip:

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import Features, Row
 from syncdiff.pipeline.store.schema import CLIP_COLUMNS, CLIP_SCHEMA, check_version, feature_schema
-from syncdiff.pipeline.store.write import ShardWriter, feature_record, sha256_file, write_atomic
+from syncdiff.pipeline.store.write import ShardWriter, feature_record, write_atomic
 
 
 def make_record(clip_id: str, frames: int, seed: int = 0, *, sound: bool = True) -> dict[str, Any]:
