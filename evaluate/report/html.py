@@ -20,7 +20,6 @@ from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report import warnings as troubles
 from syncdiff.evaluate.report.clip_strips import Chosen, Pictures, choose_clips, draw_clips, ranking_column
 from syncdiff.evaluate.report.json_csv import ClipRow, clip_rows
-from syncdiff.evaluate.report.plots import MOST_DOTS, scatter, spread
 from syncdiff.evaluate.report.published import WITHHELD, PublishedTable
 from syncdiff.evaluate.report.tables import (
     VERDICT_RULE,
@@ -35,8 +34,8 @@ from syncdiff.evaluate.report.tables import (
 )
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.report.charts import histogram
-from syncdiff.pipeline.report.render import render, visible
+from syncdiff.pipeline.report.charts import MOST_DOTS, histogram, scatter, spread
+from syncdiff.pipeline.report.render import render
 
 PICTURE_BYTES = 8_000_000  # of all pictures in the page
 CLIP_BYTES = 160_000  # of one clip's
@@ -233,7 +232,7 @@ def offset_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
             chart = histogram(
                 edges.tolist(),
                 counts,
-                label=visible(f"{column.value.title} of {method}"),
+                label=f"{column.value.title} of {method}",
                 unit="frames of 40 ms",
                 counted="clips",
                 median=(median, column.text(median)),

@@ -197,19 +197,6 @@ def _nice_width(width: float) -> int:
         scale *= 10
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> tuple[float, ...]:
-    """Round numbers in [low, high] at equal distances of 1, 2 or 5 times a power of ten, at most `most`."""
-    if not high > low or most < 1:
-        return (low,)
-    scale = 10.0 ** np.floor(np.log10((high - low) / most))
-    for factor in (1, 2, 5, 10, 20):
-        step = factor * scale
-        first, last = np.ceil(low / step - 1e-9), np.floor(high / step + 1e-9)
-        if last - first + 1 <= most:
-            break
-    return tuple(float(np.round(k * step, 12)) + 0.0 for k in np.arange(first, last + 1))  # no -0
-
-
 def short(value: float) -> str:
     """A number with about three digits, thousands as 12k: what an axis has room for."""
     size = abs(value)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from syncdiff.pipeline.report import charts
 
@@ -35,8 +38,8 @@ def test_one_among_many_is_still_seen() -> None:
 
 
 def test_logarithmic_axes_space_decades_evenly() -> None:
-    frame = charts.Frame(1, 100, 0, 1, log=True)
-    assert frame.x(10) == pytest.approx((frame.x(1) + frame.x(100)) / 2)
+    axes = charts.Axes((1, 100), (0, 1), log=True)
+    assert axes.x(10) == pytest.approx((axes.x(1) + axes.x(100)) / 2)
     texts = [
         t.text
         for t in parsed(charts.histogram([1, 10, 100], [1, 1], label="", unit="", log=True)).iter("text")
@@ -89,3 +92,72 @@ def test_bars_of_text() -> None:
     assert charts.sparkline([0, 1, 4, 8]) == " ▁▄█"
     assert charts.sparkline([0, 1, 1000]) == " ▁█"
     assert charts.sparkline([]) == ""
+
+
+@given(st.floats(-1e3, 1e3), st.floats(1e-3, 1e6), st.integers(2, 12))
+def test_ticks_are_even_inside_and_not_too_many(start: float, width: float, most: int) -> None:
+    low = start * width
+    ticks = np.array(charts.nice_ticks(low, low + width, most))
+    assert len(ticks) <= most
+    assert (ticks >= low - 1e-6 * width).all()
+    assert (ticks <= low + width * (1 + 1e-6)).all()
+    if len(ticks) > 2:
+        np.testing.assert_allclose(np.diff(ticks), ticks[1] - ticks[0], rtol=1e-6)
+
+
+def test_ticks_are_round_numbers() -> None:
+    assert charts.nice_ticks(0, 10) == (0, 2, 4, 6, 8, 10)
+    assert charts.nice_ticks(-0.4, 0.4, 5) == (-0.4, -0.2, 0, 0.2, 0.4)
+    assert charts.nice_ticks(3, 3) == (3,)
+
+
+def test_counts_have_whole_ticks_only() -> None:
+    svg = parsed(charts.histogram([0, 1, 2], [1, 0], label="", unit=""))
+    assert len(named(svg, "grid")) == 2
+    assert {t.text for t in svg.iter("text") if t.get("text-anchor") == "end"} == {"0", "1"}
+
+
+def places(path: ElementTree.Element) -> list[tuple[float, float]]:
+    """Where the dots of a path lie."""
+    return [(float(x), float(y)) for x, y in re.findall(r"M(\S+) (\S+?)h0", path.get("d", ""))]
+
+
+def test_a_spread_has_a_band_for_each_method() -> None:
+    scores = {EVIL: np.array([4.0, 1.0, 2.0, 3.0]), "empty": np.array([])}
+    svg = parsed(charts.spread(scores, label=EVIL, unit=EVIL))
+    (box,), (middle,), (dots,) = (named(svg, css) for css in ("box", "middle", "dots"))
+    xs = sorted(x for x, _ in places(dots))
+    left, right = float(box.get("x", "")), float(box.get("x", "")) + float(box.get("width", ""))
+    assert np.interp([1.75, 3.25], [1, 4], [xs[0], xs[-1]]) == pytest.approx([left, right], abs=0.2)
+    assert float(middle.get("x1", "")) == pytest.approx((xs[0] + xs[-1]) / 2, abs=0.2)
+    assert [t.text for t in svg.iter("text") if t.text in (EVIL, "no scores")] == [EVIL, EVIL, "no scores"]
+
+
+def test_of_many_clips_the_extremes_are_drawn() -> None:
+    (dots,) = named(parsed(charts.spread({"a": np.arange(5000.0)}, label="", unit="")), "dots")
+    xs = [x for x, _ in places(dots)]
+    assert len(xs) == charts.MOST_DOTS
+    axes = charts.Axes(
+        (-0.04 * 4999, 1.04 * 4999), (0, 1), left=charts.EDGE, right=charts.WIDTH - charts.EDGE
+    )
+    assert [min(xs), max(xs)] == pytest.approx(list(axes.x([0, 4999])), abs=0.1)
+
+
+def test_a_scatter_has_the_line_on_which_both_are_the_same() -> None:
+    x, y = np.array([0.0, 1, 2]), np.array([0.0, 2, 1])
+    svg = parsed(charts.scatter(x, y, label=EVIL, x_name="line\nbreak", y_name="n" * 99))
+    (same,), (dots,) = named(svg, "same"), named(svg, "dots")
+    x1, y1, x2, y2 = (float(same.get(k, "")) for k in ("x1", "y1", "x2", "y2"))
+    above = sorted(round((y1 + (px - x1) * (y2 - y1) / (x2 - x1) - py) / 10) for px, py in places(dots))
+    assert above[0] == -above[2] < 0 == above[1]
+    texts = [t.text for t in svg.iter("text")]
+    assert "line\\nbreak" in texts
+    assert "n" * 45 + "…" in texts
+
+
+def test_equal_scores_have_a_range() -> None:
+    for chart in (
+        charts.spread({"a": np.zeros(3)}, label="", unit=""),
+        charts.scatter(np.ones(2), np.ones(2), label="", x_name="", y_name=""),
+    ):
+        assert "nan" not in chart
