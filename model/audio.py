@@ -150,7 +150,7 @@ def speech_features(hearing: Hearing, pcm: I16, avhubert: Path | None = None) ->
     if spec.id == "waveform":
         return waveform_input(pcm)
     if spec.id in SPECS:
-        return SPECS[spec.id].extract(pcm, len(pcm) // SAMPLES_PER_FRAME)
+        return SPECS[spec.id].extract(pcm)
     made_by = hearing.extractor
     if made_by.get("kind") != "avhubert" or made_by.get("modality") != "audio":
         raise ConfigError(

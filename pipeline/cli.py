@@ -22,7 +22,7 @@ from syncdiff.pipeline.estimate import estimate
 from syncdiff.pipeline.features.builtin import write_extractor_files
 from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store.manifest import Run, versions
+from syncdiff.pipeline.store.manifest import PrepRun, versions
 from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.weights import WeightsError
 
@@ -189,7 +189,7 @@ def _prepare(
     identity = RunIdentity.of(
         listing.layout, config.to_dict(), versions(), listing.clips, len(listing.rejects)
     )
-    run = Run(root, identity, plans)
+    run = PrepRun(root, identity, plans)
     with run.started(overwrite=overwrite):
         finished = run.finished(retry_rejects=retry_rejects)
         todo = [plan for plan in plans if plan.name not in finished]
@@ -197,7 +197,7 @@ def _prepare(
             kept = sum(len(plan.clips) for plan in plans) - sum(len(plan.clips) for plan in todo)
             if kept:
                 out.print(f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False)
-            run.unfinish()
+            run.remove_manifest()
             try:
                 connect(workers or show.available_cores(), ray_address)
                 with show.meter(out, sum(len(plan.clips) for plan in todo)) as meter:

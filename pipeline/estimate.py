@@ -12,7 +12,7 @@ from syncdiff.pipeline.datasets.transcripts import with_text
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.prepare_clip import prepare_clip
 from syncdiff.pipeline.records import FPS, Clip, ClipError, Row
-from syncdiff.pipeline.store.write import feature_record, record_bytes
+from syncdiff.pipeline.store.write import record_bytes
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,5 @@ def estimate(layout: str, raw: Path, clips: Sequence[Clip], config: PrepConfig, 
     elapsed_s = time.perf_counter() - started
     scale = len(clips) / len(chosen)
     frames = sum(row.columns["num_frames"] for row in rows)
-    size = sum(
-        record_bytes(r.columns) + sum(record_bytes(feature_record(r, f)) for f in r.features) for r in rows
-    )
+    size = sum(record_bytes(r.columns) + sum(f.values.nbytes for f in r.features) for r in rows)
     return Estimate(len(chosen), failed, scale * frames / FPS / 3600, scale * elapsed_s, scale * size)

@@ -100,10 +100,11 @@ def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, 
                 for row in _guarded(clip, job, watch):
                     clips.add(row.columns)
                     values = {f.extractor_id: f for f in row.features}
+                    clip_id, num_frames = row.columns["clip_id"], row.columns["num_frames"]
                     for name, writer in features.items():
-                        writer.add(feature_record(row, values.get(name)))
+                        writer.add(feature_record(clip_id, num_frames, values.get(name)))
                     rows += 1
-                    frames += row.columns["num_frames"]
+                    frames += num_frames
             except ClipError as error:
                 if rows:
                     raise _HalfDoneError(clip.id, error) from error

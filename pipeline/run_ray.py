@@ -26,7 +26,7 @@ from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import ShardPlan
 from syncdiff.pipeline.prepare_shard import Job, prepare_shard
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store.manifest import Run, ShardResult
+from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
 
 if TYPE_CHECKING:
     from syncdiff.pipeline.features.extractor import Extractor
@@ -70,7 +70,7 @@ def shard_task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, 
 
 
 def prepare_shards(
-    run: Run,
+    run: PrepRun,
     plans: Sequence[ShardPlan],
     work: Work,
     on_progress: Callable[[Progress], None] = lambda progress: None,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, LayerChoice
-from syncdiff.pipeline.features.builtin import fit_steps
+from syncdiff.pipeline.features.builtin import fit_length
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.records import F32, I16, U8, check_array
 
@@ -29,7 +29,7 @@ def prepare_audio(pcm16: I16, num_frames: int, *, layer_norm: bool = True) -> tu
     within each step (`normalize` in the checkpoint's task section). Raises ValueError for sound without a
     sample.
     """
-    steps, padded = fit_steps(logfbank(pcm16), num_frames)
+    steps, padded = fit_length(logfbank(pcm16), num_frames)
     if layer_norm:
         wide = steps.astype(np.float64)
         centred = wide - wide.mean(axis=1, keepdims=True)

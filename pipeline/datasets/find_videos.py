@@ -9,29 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import splitext
 
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in (
-        *(
-            "3g2",
-            "3gp",
-            "asf",
-            "avi",
-            "divx",
-            "dv",
-            "f4v",
-            "flv",
-            "m2ts",
-            "m2v",
-            "m4v",
-            "mjpeg",
-            "mjpg",
-            "mkv",
-        ),
-        *("mov", "mp4", "mpe", "mpeg", "mpg", "mts", "mxf", "ogv", "qt", "rm", "rmvb", "ts", "vob", "webm"),
-        *("wmv", "y4m"),
-    )
-)
+_SUFFIXES = """3g2 3gp asf avi divx dv f4v flv m2ts m2v m4v mjpeg mjpg mkv mov mp4 mpe mpeg mpg mts mxf ogv qt
+    rm rmvb ts vob webm wmv y4m"""
+VIDEO_SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _MOST_NOTES = 10
 
 

@@ -1,7 +1,7 @@
 """Lists the clips of a raw data set: LRS2, LRS3, VoxCeleb2, HDTF, GRID, or any folder of videos.
 
 Listing looks at names only; no video is opened. Texts are read later, clip by clip
-(`transcripts.with_text`). The layouts themselves are in `layout_lrs2`, `layout_splits` and `layout_trees`.
+(`transcripts.with_text`). The layouts themselves are in `lrs2`, `lrs3_voxceleb2` and `folders`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None
     """The clips of the data set at `root`; `splits` limits them to some of its splits.
 
     Ids are `<layout>/<split>/<path without suffix>`, the path counted from the split's folder; see
-    `names.unique_ids` for files that would share one. Rejects: `missing-file` (named by a list),
-    `outside-root` (a list leads out of the data set), `listed-twice`, and the problems of `walk.find_videos`.
+    `clip_ids.unique_ids` for files that would share one. Rejects: `missing-file` (named by a list),
+    `outside-root` (a list leads out of the data set), `listed-twice`, and the problems of
+    `find_videos.find_videos`.
 
     Raises LayoutError when the folder does not look like the layout, or lacks a split that is asked for.
     """

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput
 from syncdiff.pipeline.records import Features
 from syncdiff.pipeline.store.manifest import feature_records, finished_shards, record_features
 from syncdiff.pipeline.store.paths import StoreError, StorePaths
-from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
+from syncdiff.pipeline.store.read import ClipView, open_dataset
 from syncdiff.pipeline.store.schema import feature_schema
-from syncdiff.pipeline.store.write import FileEntry, ShardWriter, write_atomic
+from syncdiff.pipeline.store.write import FileEntry, ShardWriter, feature_record, write_atomic
 
 # Clips handed to the extractor at once. It forms batches of similar length among them, so more make fuller
 # batches; what is held in memory is their sound, mouth pictures and features, about 1 MB for a second of all.
@@ -48,27 +48,16 @@ def extract_shard(
     dataset = open_dataset(root)
     schema = feature_schema(extractor.id, extractor.width, extractor.rate_hz, extractor.dtype)
     with ShardWriter(dataset.paths.features(extractor.id, shard), schema) as writer:
-        for group in _groups(dataset, shard):
+        clips = dataset.clips_of(shard)
+        for first in range(0, len(clips), CLIPS_AT_ONCE):
+            group = clips[first : first + CLIPS_AT_ONCE]
             for clip, features in zip(group, _extract(group, extractor), strict=True):
-                writer.add(
-                    {
-                        "clip_id": clip.clip_id,
-                        "num_frames": clip.num_frames,
-                        "padded_steps": 0 if features is None else features.padded_steps,
-                        "values": None if features is None else features.values,
-                    }
-                )
+                writer.add(feature_record(clip.clip_id, clip.num_frames, features))
             beat(sum(clip.num_frames for clip in group))
         entry = writer.finish(root)
-    clips = next(s["clips"] for s in dataset.manifest["shards"] if s["name"] == shard)
-    record_features(dataset.paths, extractor.id, shard, clips["sha256"], entry)
+    clips_entry = next(s["clips"] for s in dataset.manifest["shards"] if s["name"] == shard)
+    record_features(dataset.paths, extractor.id, shard, clips_entry["sha256"], entry)
     return entry
-
-
-def _groups(dataset: Dataset, shard: str) -> Iterator[list[ClipView]]:
-    clips = dataset.clips_of(shard)
-    for first in range(0, len(clips), CLIPS_AT_ONCE):
-        yield clips[first : first + CLIPS_AT_ONCE]
 
 
 def _extract(clips: list[ClipView], extractor: Extractor) -> list[Features | None]:
@@ -82,8 +71,5 @@ def _extract(clips: list[ClipView], extractor: Extractor) -> list[Features | Non
         for clip in clips
     ]
     usable = [i for i, item in enumerate(inputs) if "audio" not in extractor.needs or item.pcm16 is not None]
-    made = extractor([inputs[i] for i in usable])
-    found: list[Features | None] = [None] * len(clips)
-    for index, features in zip(usable, made, strict=True):
-        found[index] = features
-    return found
+    by_clip = dict(zip(usable, extractor([inputs[i] for i in usable]), strict=True))
+    return [by_clip.get(i) for i in range(len(clips))]

@@ -17,13 +17,16 @@ from syncdiff.pipeline.store.write import write_atomic
 
 @dataclass(frozen=True)
 class FeatureSpec:
-    """An extractor without weights: `width` values a step, `rate_hz` steps a second."""
+    """An extractor without weights: `width` values a step, `rate_hz` steps a second.
+
+    `extract` turns sound int16 [S] into values [M,width].
+    """
 
     id: str
     width: int
     rate_hz: float
     source: str
-    extract: Callable[[I16, int], F32]
+    extract: Callable[[I16], F32]
 
     def describe(self) -> dict[str, Any]:
         """The content of extractor.json."""
@@ -39,28 +42,27 @@ class FeatureSpec:
         }
 
 
-def fit_steps(values: F32, steps: int) -> tuple[F32, int]:
-    """Trim or zero-pad the tail of [M,D] to `steps`; the second value counts padded (negative: cut) steps."""
-    added = steps - len(values)
+def fit_length(values: F32, length: int) -> tuple[F32, int]:
+    """Trim or zero-pad the tail of [M,D] to M = `length`; the second value counts padded (negative: cut)
+    steps."""
+    added = length - len(values)
     if added > 0:
         values = np.concatenate([values, np.zeros((added, values.shape[1]), values.dtype)])
-    return np.ascontiguousarray(values[:steps]), added
+    return np.ascontiguousarray(values[:length]), added
 
 
 def extract_features(pcm: I16 | None, num_frames: int, names: Sequence[str]) -> tuple[Features, ...]:
     """These features of one row's sound (int16 [T*640]); none where there is no sound."""
     if pcm is None:
         return ()
-    made = []
+    features = []
     for name in names:
         spec = SPECS[name]
-        steps = round(num_frames * spec.rate_hz / FPS) if spec.rate_hz == FPS else None
-        values = spec.extract(pcm, num_frames)
-        added = 0
-        if steps is not None:
-            values, added = fit_steps(values, steps)
-        made.append(Features(name, values, spec.rate_hz, added))
-    return tuple(made)
+        values, added = spec.extract(pcm), 0
+        if spec.rate_hz == FPS:  # one step a frame, exactly; mel keeps the steps that Wav2Lip's program gives
+            values, added = fit_length(values, num_frames)
+        features.append(Features(name, values, spec.rate_hz, added))
+    return tuple(features)
 
 
 def write_extractor_files(paths: StorePaths, names: Sequence[str]) -> None:
@@ -77,13 +79,13 @@ SPECS: dict[str, FeatureSpec] = {
         104,
         25.0,
         "AV-HuBERT's audio input: 26 log filter banks at 100 Hz, 4 stacked, before layer norm",
-        lambda pcm, _: logfbank(pcm),
+        logfbank,
     ),
     "mel": FeatureSpec(
         "mel",
         80,
         80.0,
         "Wav2Lip's mel spectrogram in [-4, 4]; frame i uses the 16 steps from floor(80*i/25)",
-        lambda pcm, _: np.ascontiguousarray(wav2lip_mel(pcm).T),
+        lambda pcm: np.ascontiguousarray(wav2lip_mel(pcm).T),
     ),
 }

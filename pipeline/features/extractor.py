@@ -1,7 +1,7 @@
-"""What an extractor of features is, and AV-HuBERT as one.
+"""What an extractor of features is: the protocol `Extractor`, its input, and how its values are rounded.
 
-Another extractor is a class with the members of `Extractor`: see `syncdiff.pipeline.features.whisper` for a
-short one.
+An extractor is a class with the members of `Extractor`: `syncdiff.pipeline.features.whisper` is a short one,
+`syncdiff.pipeline.avhubert.extractor` a long one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from syncdiff.pipeline.records import F32, I16, U8, Features
 
 @dataclass(frozen=True)
 class ExtractorInput:
-    """One clip: sound int16 [S] at 16 kHz, number of frames at 25 per second, grey mouth pictures
-    [T,96,96]."""
+    """One clip: sound int16 [S] at 16 kHz, T frames at 25 per second, grey mouth pictures [T,96,96]."""
 
     pcm16: I16 | None
     num_frames: int

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from syncdiff.pipeline.features.builtin import fit_steps
+from syncdiff.pipeline.features.builtin import fit_length
 from syncdiff.pipeline.features.extractor import ExtractorInput, stored_as
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, CheckpointError, Features
@@ -36,7 +36,7 @@ class SpeechModel:
     """A speech encoder of `transformers`; made by `load_speech_model`.
 
     `grid` frames averages the model's steps (50 a second) that begin within each video frame; native keeps
-    them.
+    them. `sha256` is that of the weights; of several files, in the order of their names.
     """
 
     model: Any  # of transformers, which says nothing of types
@@ -87,8 +87,7 @@ class SpeechModel:
             steps = encode(self.model, clip.pcm16, self.layer)
         if self.grid == "frames":
             steps = _average(steps, round(SAMPLE_RATE_HZ / FPS / self.step_samples))
-        wanted = round(clip.num_frames * self.rate_hz / FPS)
-        values, padded = fit_steps(steps, wanted)
+        values, padded = fit_length(steps, round(clip.num_frames * self.rate_hz / FPS))
         return Features(self.id, stored_as(values, self.dtype), self.rate_hz, padded)
 
 
@@ -108,6 +107,9 @@ def load_speech_model(
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError("this extractor needs transformers: pip install 'syncdiff[whisper]'")
     kind = _kind(folder)
+    weights = sorted(Path(folder).glob("*.safetensors"))
+    if not weights:
+        raise CheckpointError(f"{folder} holds no weights as safetensors; pickled weights are not read")
     import transformers  # an optional extra, and slow to import
 
     cls = getattr(transformers, _CLASSES[kind])
@@ -119,16 +121,8 @@ def load_speech_model(
     step = WHISPER_STEP_SAMPLES if kind == "whisper" else model.config.inputs_to_logits_ratio
     if grid == "frames" and SAMPLE_RATE_HZ % (step * FPS):
         raise ValueError(f"steps of {step} samples do not divide a video frame; use the native grid")
-    return SpeechModel(
-        model,
-        kind,
-        Path(folder).resolve().name,
-        sha256_file(*_weight_files(folder)),
-        layer,
-        grid,
-        step,
-        dtype,
-    )
+    name, sha256 = Path(folder).resolve().name, sha256_file(*weights)
+    return SpeechModel(model, kind, name, sha256, layer, grid, step, dtype)
 
 
 def _kind(folder: Path) -> str:
@@ -138,13 +132,7 @@ def _kind(folder: Path) -> str:
     kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
     if kind not in _CLASSES:
         raise CheckpointError(f"{folder} holds a model of type {kind}; known are {', '.join(_CLASSES)}")
-    if not _weight_files(folder):
-        raise CheckpointError(f"{folder} holds no weights as safetensors; pickled weights are not read")
     return str(kind)
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    return sorted(Path(folder).glob("*.safetensors"))
 
 
 def _hidden(output: Any, layer: int | Literal["final"]) -> torch.Tensor:

@@ -28,7 +28,7 @@ _META = [c.name for c in CLIP_COLUMNS if c.name not in _NOT_META]
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportCounts:
     """written, kept (there already), silent: clips left out because the target needs sound."""
 
     written: int = 0
@@ -46,7 +46,7 @@ def folder_name(clip_id: str) -> str:
     return "/".join(f"%{ord(p[0]):02X}{p[1:]}" if p[:1] in ("-", ".") else p for p in safe)
 
 
-def export_wav2lip(dataset: Dataset, out: Path) -> Exported:
+def export_wav2lip(dataset: Dataset, out: Path) -> ExportCounts:
     """`<split>/<clip>/{0.jpg,1.jpg,...,audio.wav}` and `filelists/<split>.txt`, as Wav2Lip's training reads.
 
     Wav2Lip's `Dataset` (color_syncnet_train.py, wav2lip_train.py) resizes each picture to 96x96 and computes
@@ -69,10 +69,10 @@ def export_wav2lip(dataset: Dataset, out: Path) -> Exported:
         path = out / "filelists" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{name}\n" for name in names))
-    return Exported(*counts)
+    return ExportCounts(*counts)
 
 
-def export_frames(dataset: Dataset, out: Path, features: Sequence[str] = ()) -> Exported:
+def export_frames(dataset: Dataset, out: Path, features: Sequence[str] = ()) -> ExportCounts:
     """`<split>/<clip>/{frames/00000.jpg, masks/00000.png, audio.wav, <extractor>.npy, meta.json}`."""
     written = kept = 0
     for clip in dataset:
@@ -80,10 +80,10 @@ def export_frames(dataset: Dataset, out: Path, features: Sequence[str] = ()) -> 
             written += 1
         else:
             kept += 1
-    return Exported(written, kept)
+    return ExportCounts(written, kept)
 
 
-def export_webdataset(dataset: Dataset, out: Path, features: Sequence[str] = ()) -> Exported:
+def export_webdataset(dataset: Dataset, out: Path, features: Sequence[str] = ()) -> ExportCounts:
     """One `<shard>.tar` a shard: `<key>.{json,flac,00000.jpg,00000.mask.png,<extractor>.npy}` per clip.
 
     Keys number the clips of a shard; the clip_id is in the JSON. The same data set gives the same bytes.
@@ -105,7 +105,7 @@ def export_webdataset(dataset: Dataset, out: Path, features: Sequence[str] = ())
                     tar.addfile(info, io.BytesIO(data))
         temporary.replace(path)
         written += len(clips)
-    return Exported(written, kept)
+    return ExportCounts(written, kept)
 
 
 def _plain_files(clip: ClipView, features: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,8 @@
-"""The versions that decide a data set's bytes."""
+"""A data set in the making: its lock, a completion record for each shard, the manifest made of them.
+
+A finished shard has a record in `.work/done/`, and so has every shard of features that was added later; the
+manifest, written last, is made of these records alone, so that a run may stop anywhere and go on later.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +42,8 @@ def package_version(name: str) -> str:
 
 def versions() -> dict[str, str]:
     """Program -> version, for everything between a video and its shard."""
-    found = {name: package_version(name) for name in _PACKAGES}
-    return {**found, "ffmpeg": ffmpeg_version(), "libsndfile": str(soundfile.__libsndfile_version__)}
+    packages = {name: package_version(name) for name in _PACKAGES}
+    return {**packages, "ffmpeg": ffmpeg_version(), "libsndfile": str(soundfile.__libsndfile_version__)}
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,10 @@ class ShardResult:
     features: Mapping[str, FileEntry] = field(default_factory=dict)
     rejects: tuple[Reject, ...] = ()
 
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        return self.clips, *self.features.values()
+
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True)
 
@@ -67,8 +75,8 @@ class ShardResult:
         return ShardResult(**raw)
 
 
-class Run:
-    """A data set in the making: its folder, its identity and its finished shards."""
+class PrepRun:
+    """One run of a preparation: the folder it writes, the identity of what it makes, and its shards."""
 
     def __init__(self, root: Path, identity: RunIdentity, plans: tuple[ShardPlan, ...]) -> None:
         self.paths = StorePaths(root)
@@ -107,7 +115,7 @@ class Run:
             write_atomic(self.paths.work / "identity.json", identity)
             yield
 
-    def unfinish(self) -> None:
+    def remove_manifest(self) -> None:
         """Take the manifest away while shards are being made again: a reader must not see half of each."""
         self.paths.manifest.unlink(missing_ok=True)
 
@@ -124,7 +132,7 @@ class Run:
         found: dict[str, ShardResult] = {}
         for result in _records(self.paths, [plan.name for plan in self.plans]):
             again = any(r.transient or retry_rejects for r in result.rejects)
-            if not again and all(_in_place(self.paths.root, e) for e in _files(result)):
+            if not again and all(_in_place(self.paths.root, e) for e in result.files):
                 found[result.name] = result
         return found
 
@@ -194,10 +202,6 @@ def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEnt
 def _records(paths: StorePaths, names: Iterable[str]) -> list[ShardResult]:
     files = (paths.work / "done" / f"{name}.json" for name in names)
     return [ShardResult.from_json(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-
-
-def _files(result: ShardResult) -> list[FileEntry]:
-    return [result.clips, *result.features.values()]
 
 
 def _in_place(root: Path, entry: FileEntry) -> bool:

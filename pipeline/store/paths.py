@@ -1,7 +1,4 @@
-"""Reading a prepared data set: its files, its manifest, and clips by index, by id, by frame and by time.
-
-Nothing is read before it is asked for: a column of a clip is fetched from the clip's own row group.
-"""
+"""Where the parts of a data set lie below its folder, and its manifest `dataset.json`."""
 
 from __future__ import annotations
 
@@ -35,7 +32,7 @@ class StorePaths:
 
     @property
     def work(self) -> Path:
-        """State of an unfinished run; gone when the data set is complete."""
+        """Completion records, the run's identity and its lock. It stays: a later run continues from it."""
         return self.root / ".work"
 
     def clips(self, shard: str) -> Path:

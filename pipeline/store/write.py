@@ -17,18 +17,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syncdiff.pipeline.file_hash import sha256_file
-from syncdiff.pipeline.records import Features, Row
+from syncdiff.pipeline.records import Features
 
 # A row group is the unit a reader fetches. 8 MiB of images are about 20 s of 256-pixel crops: enough for
 # sequential reading, small enough that looking at one clip does not read a whole shard.
 ROW_GROUP_BYTES = 8 << 20
 
 
-def feature_record(row: Row, features: Features | None) -> dict[str, Any]:
+def feature_record(clip_id: str, num_frames: int, features: Features | None) -> dict[str, Any]:
     """The feature row that belongs to a clip row; null values where the clip had nothing to extract from."""
     return {
-        "clip_id": row.columns["clip_id"],
-        "num_frames": row.columns["num_frames"],
+        "clip_id": clip_id,
+        "num_frames": num_frames,
         "padded_steps": 0 if features is None else features.padded_steps,
         "values": None if features is None else features.values,
     }

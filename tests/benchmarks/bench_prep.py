@@ -33,7 +33,7 @@ from syncdiff.pipeline.plan import RunIdentity, plan_shards
 from syncdiff.pipeline.ray_pool import connect
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run_ray import Work, prepare_shards
-from syncdiff.pipeline.store.manifest import Run, versions
+from syncdiff.pipeline.store.manifest import PrepRun, versions
 
 
 def link_clips(clips: Path, folder: Path, size_px: tuple[int, int], copies: int) -> int:
@@ -95,7 +95,7 @@ def prepare(listing: Listing, out: Path, config_file: Path | None) -> tuple[int,
     """Frames prepared, wall seconds, processor seconds."""
     config = load_config("folder", config_file)
     plans = plan_shards(listing.clips)
-    run = Run(out, RunIdentity.of("folder", config.to_dict(), versions(), listing.clips, 0), plans)
+    run = PrepRun(out, RunIdentity.of("folder", config.to_dict(), versions(), listing.clips, 0), plans)
     with run.started():
         wall, spent = time.perf_counter(), processor_s()
         prepare_shards(run, plans, Work("folder", listing.root, out.resolve(), config))

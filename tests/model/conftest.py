@@ -138,9 +138,9 @@ def write_store(
             schema = feature_schema(name, spec.width, spec.rate_hz)
             with ShardWriter(root / "features" / name / f"{shard}.parquet", schema) as writer:
                 for row in rows:
-                    writer.add(
-                        feature_record(row, next((f for f in row.features if f.extractor_id == name), None))
-                    )
+                    features = next((f for f in row.features if f.extractor_id == name), None)
+                    columns = row.columns
+                    writer.add(feature_record(columns["clip_id"], columns["num_frames"], features))
                 entries["features"][name] = asdict(writer.finish(root))
             (root / "features" / name / "extractor.json").write_text(json.dumps(spec.describe()))
         shards.append({"name": shard, "split": split, "frames": sum(lengths), **entries})

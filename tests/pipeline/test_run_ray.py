@@ -24,7 +24,7 @@ from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.ray_pool import Progress, RemoteWatch, RunError, connect
 from syncdiff.pipeline.records import Clip, ClipError
 from syncdiff.pipeline.run_ray import Work, _blame, prepare_shards
-from syncdiff.pipeline.store.manifest import Run, ShardResult
+from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
 from syncdiff.pipeline.store.paths import StorePaths
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA
 from syncdiff.pipeline.store.write import ShardWriter
@@ -62,7 +62,7 @@ def make_task(act: Callable[[Clip], None]) -> Callable[..., ShardResult]:
 def run_with(tmp_path: Path, act: Callable[[Clip], None], still_s: float = 60.0) -> dict[str, Any]:
     clips = tuple(Clip(f"folder/train/{n}", tmp_path / n, n, "train") for n in ("bad", "good", "ugly"))
     plans = plan_shards(clips, 2)
-    run = Run(tmp_path / "out", RunIdentity.of("folder", {}, {}, clips, 0), plans)
+    run = PrepRun(tmp_path / "out", RunIdentity.of("folder", {}, {}, clips, 0), plans)
     seen: list[Progress] = []
     with run.started():
         work = Work("folder", tmp_path, run.paths.root, PrepConfig())

@@ -22,7 +22,7 @@ from syncdiff.pipeline.faces.align import crop_matrices, to_crop
 from syncdiff.pipeline.media.flac import encode_flac
 from syncdiff.pipeline.media.images import encode_jpeg, encode_mask
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan
-from syncdiff.pipeline.records import _OTHERWISE, SAMPLES_PER_FRAME, Clip, Features, Reject, Row, advice
+from syncdiff.pipeline.records import _OTHERWISE, SAMPLES_PER_FRAME, Clip, Features, Reject, advice
 from syncdiff.pipeline.report import inspect as report
 from syncdiff.pipeline.report.contact_sheets import (
     MASK_RGB,
@@ -35,7 +35,7 @@ from syncdiff.pipeline.report.inspect import findings, print_summary, write_repo
 from syncdiff.pipeline.report.outliers import choose_rows, crop_jumps
 from syncdiff.pipeline.report.render import visible
 from syncdiff.pipeline.report.summary import Summary, summarise
-from syncdiff.pipeline.store.manifest import Run, ShardResult
+from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
 from syncdiff.pipeline.store.paths import StoreError, StorePaths
 from syncdiff.pipeline.store.read import open_dataset
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
@@ -105,7 +105,7 @@ def write_store(
     clips = [Clip(r["clip_id"], Path("x"), r["source"], r["split"]) for r in records]
     parts = [records[i : i + 5] for i in range(0, len(records), 5)] or [[]]
     plans = tuple(ShardPlan(f"train-{k:05d}", "train", ()) for k in range(len(parts)))
-    run = Run(
+    run = PrepRun(
         root, RunIdentity.of("folder", {"mask": {"kind": "lower-half"}}, {"numpy": "1"}, clips, 0), plans
     )
     paths = StorePaths(root)
@@ -120,8 +120,9 @@ def write_store(
                 name = extractor["id"]
                 with ShardWriter(paths.features(name, plan.name), feature_schema(name, 4, 25.0)) as writer:
                     for record in part:
-                        values = np.zeros((record["num_frames"], 4), np.float32)
-                        writer.add(feature_record(Row(record), Features(name, values, 25.0)))
+                        num_frames = record["num_frames"]
+                        values = Features(name, np.zeros((num_frames, 4), np.float32), 25.0)
+                        writer.add(feature_record(record["clip_id"], num_frames, values))
                     features[name] = writer.finish(root)
             frames = sum(r["num_frames"] for r in part)
             own = rejects if plan is plans[-1] else ()

@@ -16,7 +16,7 @@ from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.store.manifest import (
-    Run,
+    PrepRun,
     ShardResult,
     feature_records,
     record_features,
@@ -33,7 +33,7 @@ CLIPS = tuple(clip(f"{i:02d}") for i in range(5))
 IDENTITY = RunIdentity.of("folder", {"face_size_px": 128}, {"numpy": "2"}, CLIPS, 0)
 
 
-def finish_shard(run: Run, plan: ShardPlan, rejects: tuple[Reject, ...] = ()) -> ShardResult:
+def finish_shard(run: PrepRun, plan: ShardPlan, rejects: tuple[Reject, ...] = ()) -> ShardResult:
     path = run.paths.clips(plan.name)
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(plan.name.encode())
@@ -66,7 +66,7 @@ def test_results_survive_their_record() -> None:
 
 def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
     plans = plan_shards(CLIPS, 1)
-    run = Run(tmp_path / "out", IDENTITY, plans)
+    run = PrepRun(tmp_path / "out", IDENTITY, plans)
     with run.started():
         kept = finish_shard(run, plans[0])
         damaged = finish_shard(run, plans[1])
@@ -81,39 +81,39 @@ def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
 
 
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
-    with Run(tmp_path / "out", IDENTITY, ()).started():
+    with PrepRun(tmp_path / "out", IDENTITY, ()).started():
         pass
     other = replace(IDENTITY, config={"face_size_px": 256}, versions={"numpy": "3"})
     with (
         pytest.raises(Refused, match=r"config\.face_size_px: 128 -> 256\n  versions\.numpy: 2 -> 3"),
-        Run(tmp_path / "out", other, ()).started(),
+        PrepRun(tmp_path / "out", other, ()).started(),
     ):
         pass
-    with Run(tmp_path / "out", other, ()).started(overwrite=True):
+    with PrepRun(tmp_path / "out", other, ()).started(overwrite=True):
         pass
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(Refused, match="is no data set of ours"), Run(tmp_path, IDENTITY, ()).started():
+    with pytest.raises(Refused, match="is no data set of ours"), PrepRun(tmp_path, IDENTITY, ()).started():
         pass
     with (
         pytest.raises(Refused, match="is no data set of ours"),
-        Run(tmp_path, IDENTITY, ()).started(overwrite=True),
+        PrepRun(tmp_path, IDENTITY, ()).started(overwrite=True),
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_two_runs_cannot_write_the_same_data_set(tmp_path: Path) -> None:
-    run = Run(tmp_path / "out", IDENTITY, ())
+    run = PrepRun(tmp_path / "out", IDENTITY, ())
     with run.started(), pytest.raises(Refused, match="another run"), run.started():
         pass
 
 
 def test_the_manifest_counts_every_input_once(tmp_path: Path) -> None:
     plans = plan_shards(CLIPS, 3)
-    run = Run(tmp_path / "out", IDENTITY, plans)
+    run = PrepRun(tmp_path / "out", IDENTITY, plans)
     missing = Reject("gone.mp4", "folder/val/gone", "val", "list", "missing-file", "not there")
     with run.started():
         finish_shard(run, plans[0], (reject(plans[0].clips[1]),))
@@ -129,7 +129,7 @@ def test_the_manifest_counts_every_input_once(tmp_path: Path) -> None:
 
 def test_added_features_count_while_their_clips_stay_the_same(tmp_path: Path) -> None:
     plans = plan_shards(CLIPS, 3)
-    run = Run(tmp_path / "out", IDENTITY, plans)
+    run = PrepRun(tmp_path / "out", IDENTITY, plans)
     with run.started():
         results = [finish_shard(run, plan) for plan in plans]
         run.finish([])

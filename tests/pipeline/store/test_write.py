@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from syncdiff.pipeline.file_hash import sha256_file
-from syncdiff.pipeline.records import Features, Row
+from syncdiff.pipeline.records import Features
 from syncdiff.pipeline.store.schema import CLIP_COLUMNS, CLIP_SCHEMA, check_version, feature_schema
 from syncdiff.pipeline.store.write import ShardWriter, feature_record, write_atomic
 
@@ -92,11 +92,10 @@ def test_a_shard_of_rejects_only_is_empty_but_readable(tmp_path: Path) -> None:
 def test_features_keep_type_and_gaps(tmp_path: Path) -> None:
     schema = feature_schema("net", 8, 25.0, "float16")
     values = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float16)
-    row = Row(make_record("a", 5), (Features("net", values, 25.0, padded_steps=1),))
-    silent = Row(make_record("b", 5, sound=False))
+    features = Features("net", values, 25.0, padded_steps=1)
     with ShardWriter(tmp_path / "f.parquet", schema) as writer:
-        writer.add(feature_record(row, row.features[0]))
-        writer.add(feature_record(silent, None))
+        writer.add(feature_record("a", 5, features))
+        writer.add(feature_record("b", 5, None))
         writer.finish(tmp_path)
     table = pq.read_table(tmp_path / "f.parquet")
     assert table["padded_steps"].to_pylist() == [1, 0]
