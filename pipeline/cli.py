@@ -22,8 +22,9 @@ from syncdiff.pipeline.estimate import estimate
 from syncdiff.pipeline.features.builtin import write_extractor_files
 from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store.manifest import PrepRun, versions
+from syncdiff.pipeline.store.manifest import versions
 from syncdiff.pipeline.store.paths import StoreError
+from syncdiff.pipeline.store.prep_run import PrepRun, check_apart
 from syncdiff.pipeline.weights import WeightsError
 
 app = typer.Typer(
@@ -117,6 +118,7 @@ def prepare(
         _show_estimate(listing, settings, workers)
         return
     root = out_dir or Path("data") / layout
+    check_apart(root, raw)
     load = None if checkpoint is None else avhubert_loader(checkpoint)
     manifest = _prepare(listing, settings, root, workers, ray_address, overwrite, retry_rejects)
     _summary(root, manifest)
@@ -190,28 +192,32 @@ def _prepare(
         listing.layout, config.to_dict(), versions(), listing.clips, len(listing.rejects)
     )
     run = PrepRun(root, identity, plans)
-    with run.started(overwrite=overwrite):
-        finished = run.finished(retry_rejects=retry_rejects)
-        todo = [plan for plan in plans if plan.name not in finished]
-        if todo:
-            kept = sum(len(plan.clips) for plan in plans) - sum(len(plan.clips) for plan in todo)
-            if kept:
-                out.print(f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False)
-            run.remove_manifest()
-            try:
+    try:
+        if overwrite:  # what is wrong with the cluster must show before anything is removed
+            connect(workers or show.available_cores(), ray_address)
+        with run.started(overwrite=overwrite):
+            finished = run.finished(retry_rejects=retry_rejects)
+            todo = [plan for plan in plans if plan.name not in finished]
+            if todo:
                 connect(workers or show.available_cores(), ray_address)
-                with show.meter(out, sum(len(plan.clips) for plan in todo)) as meter:
+                clips_todo = sum(len(plan.clips) for plan in todo)
+                if kept := len(listing.clips) - clips_todo:
+                    out.print(
+                        f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False
+                    )
+                run.remove_manifest()
+                with show.meter(out, clips_todo) as meter:
                     work = Work(listing.layout, listing.root.resolve(), root.resolve(), config)
                     prepare_shards(
                         run, todo, work, lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values()))
                     )
-            except RunError as error:
-                err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-                sys.exit(show.FAILED)
-        elif not run.paths.manifest.is_file():
-            out.print("all shards are there already", highlight=False)
-        write_extractor_files(run.paths, config.features)
-        return run.finish(listing.rejects)
+            elif not run.paths.manifest.is_file():
+                out.print("all shards are there already", highlight=False)
+            write_extractor_files(run.paths, config.features)
+            return run.finish(listing.rejects)
+    except RunError as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(show.FAILED)
 
 
 def _summary(root: Path, manifest: dict[str, Any]) -> None:

@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
-from syncdiff.pipeline.store.manifest import locked, write_manifest
+from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StorePaths, read_manifest
+from syncdiff.pipeline.store.prep_run import locked
 from syncdiff.pipeline.weights import entry_named
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `syncdiff-prep --help` should not

@@ -26,7 +26,8 @@ from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import ShardPlan
 from syncdiff.pipeline.prepare_shard import Job, prepare_shard
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
+from syncdiff.pipeline.store.manifest import ShardResult
+from syncdiff.pipeline.store.prep_run import PrepRun
 
 if TYPE_CHECKING:
     from syncdiff.pipeline.features.extractor import Extractor

@@ -1,4 +1,4 @@
-"""A data set in the making: its lock, a completion record for each shard, the manifest made of them.
+"""What is finished of a data set: a completion record for each shard, and the manifest made of them.
 
 A finished shard has a record in `.work/done/`, and so has every shard of features that was added later; the
 manifest, written last, is made of these records alone, so that a run may stop anywhere and go on later.
@@ -6,27 +6,22 @@ manifest, written last, is made of these records alone, so that a run may stop a
 
 from __future__ import annotations
 
-import fcntl
 import json
-import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_version
-from syncdiff.pipeline.plan import PlanError, RunIdentity, ShardPlan
+from syncdiff.pipeline.plan import RunIdentity
 from syncdiff.pipeline.records import Reject
 from syncdiff.pipeline.store.paths import StorePaths
-from syncdiff.pipeline.store.schema import REJECT_SCHEMA, SCHEMA_VERSION
+from syncdiff.pipeline.store.schema import SCHEMA_VERSION
 from syncdiff.pipeline.store.write import FileEntry, write_atomic
 
 _PACKAGES = ("syncdiff", "dlib-bin", "numpy", "opencv-python", "pyarrow", "scipy", "soundfile")
@@ -75,96 +70,14 @@ class ShardResult:
         return ShardResult(**raw)
 
 
-class PrepRun:
-    """One run of a preparation: the folder it writes, the identity of what it makes, and its shards."""
-
-    def __init__(self, root: Path, identity: RunIdentity, plans: tuple[ShardPlan, ...]) -> None:
-        self.paths = StorePaths(root)
-        self.identity = identity
-        self.plans = plans
-
-    @property
-    def _done(self) -> Path:
-        return self.paths.work / "done"
-
-    @contextmanager
-    def started(self, *, overwrite: bool = False) -> Iterator[None]:
-        """Make the folder ready and hold it, so that two runs never write the same data set.
-
-        Raises PlanError where it holds something else, another configuration, or a run at work.
-        """
-        root = self.paths.root
-        foreign = root.is_dir() and not self.paths.manifest.is_file() and not self.paths.work.is_dir()
-        if foreign and any(root.iterdir()):
-            raise PlanError(f"{root} is not empty and is no data set of ours; choose another --out")
-        with locked(self.paths):
-            earlier = _earlier_identity(self.paths)
-            lines = self.identity.differences(earlier) if earlier is not None else []
-            if overwrite:
-                _remove_store(self.paths)
-            elif lines:
-                raise PlanError(
-                    f"{root} was prepared differently:\n  " + "\n  ".join(lines) + "\n"
-                    "Repeat the earlier settings to continue it, choose another --out, "
-                    "or give --overwrite to start again."
-                )
-            self._done.mkdir(parents=True, exist_ok=True)
-            for leftover in root.rglob("*.tmp"):
-                leftover.unlink()
-            identity = json.dumps(asdict(self.identity), sort_keys=True).encode()
-            write_atomic(self.paths.work / "identity.json", identity)
-            yield
-
-    def remove_manifest(self) -> None:
-        """Take the manifest away while shards are being made again: a reader must not see half of each."""
-        self.paths.manifest.unlink(missing_ok=True)
-
-    def record(self, result: ShardResult) -> None:
-        """Mark a shard as finished. Its files are in place already."""
-        write_atomic(self._done / f"{result.name}.json", result.to_json().encode())
-
-    def finished(self, *, retry_rejects: bool = False) -> dict[str, ShardResult]:
-        """Shards made by earlier runs that need not be made again, by name.
-
-        A shard is made again where a file of it is missing or of another size, where a reject was transient,
-        or, with `retry_rejects`, where it has any.
-        """
-        found: dict[str, ShardResult] = {}
-        for result in _records(self.paths, [plan.name for plan in self.plans]):
-            again = any(r.transient or retry_rejects for r in result.rejects)
-            if not again and all(_in_place(self.paths.root, e) for e in result.files):
-                found[result.name] = result
-        return found
-
-    def finish(self, layout_rejects: Sequence[Reject]) -> dict[str, Any]:
-        """Write rejects.parquet and then the manifest; return the manifest."""
-        results = _records(self.paths, [plan.name for plan in self.plans])
-        rejects = [*layout_rejects, *(r for result in results for r in result.rejects)]
-        _write_rejects(self.paths.rejects, sorted(rejects, key=lambda r: (r.clip_id, r.source)))
-        return write_manifest(self.paths)
-
-
-@contextmanager
-def locked(paths: StorePaths) -> Iterator[None]:
-    """Hold a data set's folder for writing. Raises PlanError while another run does."""
-    paths.work.mkdir(parents=True, exist_ok=True)
-    with (paths.work / "lock").open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PlanError(f"another run is writing {paths.root}; wait for it or stop it") from None
-        yield
-
-
 def write_manifest(paths: StorePaths) -> dict[str, Any]:
     """Gather dataset.json from the completion records, and return it."""
-    identity = _earlier_identity(paths)
     results = finished_shards(paths)
     added = {result.name: feature_records(paths, result) for result in results}
     present = Counter(e for r in results for e in {*r.features, *added[r.name]})
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        **(identity or {}),
+        **(earlier_identity(paths) or {}),
         "counts": _counts(results, pq.read_table(paths.rejects).to_pylist()),
         "features": sorted(e for e, shards in present.items() if shards == len(results)),
         "shards": [_shard_entry(result, added[result.name]) for result in results],
@@ -174,39 +87,41 @@ def write_manifest(paths: StorePaths) -> dict[str, Any]:
     return manifest
 
 
-def finished_shards(paths: StorePaths) -> list[ShardResult]:
-    """All shards with a completion record, in order of name."""
-    return _records(paths, sorted(path.stem for path in (paths.work / "done").glob("*.json")))
+def finished_shards(paths: StorePaths, names: Sequence[str] | None = None) -> list[ShardResult]:
+    """The shards with a completion record among `names`; by default all, in order of name."""
+    if names is None:
+        names = sorted(path.stem for path in paths.done.glob("*.json"))
+    files = [paths.record(name) for name in names]
+    return [ShardResult.from_json(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
 
 
 def record_features(
     paths: StorePaths, extractor_id: str, shard: str, clips_sha256: str, entry: FileEntry
 ) -> None:
     """Mark a shard's features as finished. They count only as long as the clip shard stays the same."""
-    path = paths.work / "features" / extractor_id / f"{shard}.json"
+    path = paths.feature_record(extractor_id, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, json.dumps({"clips_sha256": clips_sha256, "entry": asdict(entry)}).encode())
 
 
 def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEntry]:
     """Features added to a finished shard, by extractor id, that still belong to its clips."""
-    found = {}
+    entries = {}
     for path in sorted((paths.work / "features").glob(f"*/{result.name}.json")):
         raw = json.loads(path.read_text(encoding="utf-8"))
         entry = FileEntry(**raw["entry"])
-        if raw["clips_sha256"] == result.clips.sha256 and _in_place(paths.root, entry):
-            found[path.parent.name] = entry
-    return found
+        if raw["clips_sha256"] == result.clips.sha256 and entry.in_place(paths.root):
+            entries[path.parent.name] = entry
+    return entries
 
 
-def _records(paths: StorePaths, names: Iterable[str]) -> list[ShardResult]:
-    files = (paths.work / "done" / f"{name}.json" for name in names)
-    return [ShardResult.from_json(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
-
-
-def _in_place(root: Path, entry: FileEntry) -> bool:
-    path = root / entry.file
-    return path.is_file() and path.stat().st_size == entry.bytes
+def earlier_identity(paths: StorePaths) -> dict[str, Any] | None:
+    """What an earlier run was to make, as `RunIdentity` in JSON; None where there was none."""
+    keys = set(RunIdentity.__dataclass_fields__)
+    for path in (paths.identity, paths.manifest):
+        if path.is_file():
+            return {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k in keys}
+    return None
 
 
 def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:
@@ -230,27 +145,3 @@ def _counts(results: Sequence[ShardResult], rejects: Sequence[Mapping[str, Any]]
         split["inputs"] = split["prepared"] + split["rejects"]
     reasons = Counter(f"{r['stage']}/{r['reason']}" for r in rejects)
     return {"splits": splits, "reject_reasons": dict(sorted(reasons.items()))}
-
-
-def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    columns = {name: [getattr(r, name) for r in rejects] for name in REJECT_SCHEMA.names}
-    sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns, schema=REJECT_SCHEMA), sink)
-    write_atomic(path, sink.getvalue().to_pybytes())
-
-
-def _earlier_identity(paths: StorePaths) -> dict[str, Any] | None:
-    keys = set(RunIdentity.__dataclass_fields__)
-    for path in (paths.work / "identity.json", paths.manifest):
-        if path.is_file():
-            return {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k in keys}
-    return None
-
-
-def _remove_store(paths: StorePaths) -> None:
-    """Remove what an earlier run made below the folder, and nothing else."""
-    for folder in (paths.root / "clips", paths.root / "features", paths.report.parent, paths.work):
-        if folder.is_dir():
-            shutil.rmtree(folder)
-    for file in (paths.manifest, paths.rejects):
-        file.unlink(missing_ok=True)

@@ -35,6 +35,22 @@ class StorePaths:
         """Completion records, the run's identity and its lock. It stays: a later run continues from it."""
         return self.root / ".work"
 
+    @property
+    def identity(self) -> Path:
+        return self.work / "identity.json"
+
+    @property
+    def done(self) -> Path:
+        return self.work / "done"
+
+    def record(self, shard: str) -> Path:
+        """Completion record of a shard."""
+        return self.done / f"{shard}.json"
+
+    def feature_record(self, extractor_id: str, shard: str) -> Path:
+        """Completion record of a shard of features that were added later."""
+        return self.work / "features" / extractor_id / f"{shard}.json"
+
     def clips(self, shard: str) -> Path:
         return self.root / "clips" / f"{shard}.parquet"
 

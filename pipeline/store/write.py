@@ -43,6 +43,11 @@ class FileEntry:
     bytes: int
     sha256: str
 
+    def in_place(self, root: Path) -> bool:
+        """Whether the file is there, with the recorded size."""
+        path = root / self.file
+        return path.is_file() and path.stat().st_size == self.bytes
+
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a small file so that it is either wholly there or not at all, also after a crash."""

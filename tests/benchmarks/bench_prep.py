@@ -33,7 +33,8 @@ from syncdiff.pipeline.plan import RunIdentity, plan_shards
 from syncdiff.pipeline.ray_pool import connect
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run_ray import Work, prepare_shards
-from syncdiff.pipeline.store.manifest import PrepRun, versions
+from syncdiff.pipeline.store.manifest import versions
+from syncdiff.pipeline.store.prep_run import PrepRun
 
 
 def link_clips(clips: Path, folder: Path, size_px: tuple[int, int], copies: int) -> int:

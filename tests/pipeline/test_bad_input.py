@@ -130,3 +130,16 @@ def test_a_face_is_the_same_in_8k(trouble: tuple[Path, Path, str]) -> None:
     by_source = {c.value("source"): c for c in open_dataset(trouble[1])}
     small, large = by_source["good.mp4"].frames([10]), by_source["8k.mp4"].frames([10])
     assert np.abs(small.astype(int) - large).mean() < 8
+
+
+def test_a_data_set_is_never_written_over_the_raw_data(
+    prep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine"
+    (mine / ".work").mkdir(parents=True)
+    (mine / "dataset.json").write_text('{"my": "notes"}')
+    (mine / "a.mp4").write_bytes(b"a video that took years")
+    for out in (mine, mine / "store", tmp_path):
+        said = prep("folder", mine, "--out", out, "--overwrite", check=False)
+        assert said.returncode == 2 and "raw data" in said.stderr
+    assert sorted(p.name for p in mine.iterdir()) == [".work", "a.mp4", "dataset.json"]

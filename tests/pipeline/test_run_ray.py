@@ -24,8 +24,9 @@ from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.ray_pool import Progress, RemoteWatch, RunError, connect
 from syncdiff.pipeline.records import Clip, ClipError
 from syncdiff.pipeline.run_ray import Work, _blame, prepare_shards
-from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
+from syncdiff.pipeline.store.manifest import ShardResult
 from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.prep_run import PrepRun
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA
 from syncdiff.pipeline.store.write import ShardWriter
 

@@ -35,8 +35,9 @@ from syncdiff.pipeline.report.inspect import findings, print_summary, write_repo
 from syncdiff.pipeline.report.outliers import choose_rows, crop_jumps
 from syncdiff.pipeline.report.render import visible
 from syncdiff.pipeline.report.summary import Summary, summarise
-from syncdiff.pipeline.store.manifest import PrepRun, ShardResult
+from syncdiff.pipeline.store.manifest import ShardResult
 from syncdiff.pipeline.store.paths import StoreError, StorePaths
+from syncdiff.pipeline.store.prep_run import PrepRun
 from syncdiff.pipeline.store.read import open_dataset
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
 from syncdiff.pipeline.store.write import ShardWriter, feature_record

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.store.manifest import (
-    PrepRun,
     ShardResult,
     feature_records,
     record_features,
     write_manifest,
 )
+from syncdiff.pipeline.store.prep_run import PrepRun, check_apart
 from syncdiff.pipeline.store.write import FileEntry
 
 
@@ -73,7 +74,7 @@ def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
         finish_shard(run, plans[2], (reject(plans[2].clips[0], transient=True),))
         permanent = finish_shard(run, plans[3], (reject(plans[3].clips[0]),))
     (tmp_path / "out" / damaged.clips.file).write_bytes(b"half")
-    (tmp_path / "out" / "clips" / "x.parquet.1.tmp").touch()
+    (tmp_path / "out" / "clips" / f"{plans[4].name}.parquet.1.tmp").touch()
     with run.started():
         assert run.finished() == {kept.name: kept, permanent.name: permanent}
         assert run.finished(retry_rejects=True) == {kept.name: kept}
@@ -103,6 +104,61 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def finished_store(root: Path) -> PrepRun:
+    """A finished data set whose folder also holds files of the user's."""
+    run = PrepRun(root, IDENTITY, plan_shards(CLIPS, 3))
+    with run.started():
+        for plan in run.plans:
+            finish_shard(run, plan)
+        run.finish([])
+    return run
+
+
+def test_starting_again_removes_what_is_on_record_and_nothing_else(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    run = finished_store(root)
+    theirs = [root / name for name in ("mine.mp4", "clips/mine.parquet", "report/notes.txt", ".work/diary")]
+    theirs += [root / "clips" / "draft.tmp", root / "clips" / "train-00000.parquet.tmp"]
+    for path in theirs:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("years of work")
+    (root / "d.tmp").mkdir()
+    (root / "clips" / "d.1.tmp").mkdir()
+    other = PrepRun(root, replace(IDENTITY, config={"face_size_px": 256}), ())
+    with other.started(overwrite=True):
+        assert not other.finished()
+        assert not run.paths.manifest.exists() and not run.paths.rejects.exists()
+        assert sorted(p.name for p in (root / "clips").iterdir()) == sorted(
+            ["d.1.tmp", "draft.tmp", "mine.parquet", "train-00000.parquet.tmp"]
+        )
+    assert all(path.read_text() == "years of work" for path in theirs)
+
+
+def test_starting_again_follows_the_manifest_where_the_records_are_gone(tmp_path: Path) -> None:
+    run = finished_store(tmp_path / "out")
+    shutil.rmtree(run.paths.work)
+    with run.started(overwrite=True):
+        assert not (tmp_path / "out" / "clips").exists()
+
+
+@pytest.mark.parametrize(
+    ("raw", "out"), [("a", "a"), ("a", "a/b"), ("a/b", "a"), ("link", "a"), ("a", "link/b")]
+)
+def test_the_raw_data_are_never_written_to(tmp_path: Path, raw: str, out: str) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    with pytest.raises(Refused, match="raw data"):
+        check_apart(tmp_path / out, tmp_path / raw)
+    check_apart(tmp_path / "ab", tmp_path / "a")
+    check_apart(tmp_path / "not" / "there", tmp_path / "a" / "b")
+
+
+def test_a_file_is_no_place_for_a_data_set(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(Refused, match="is a file"), PrepRun(tmp_path / "out", IDENTITY, ()).started():
+        pass
 
 
 def test_two_runs_cannot_write_the_same_data_set(tmp_path: Path) -> None:
