@@ -5,19 +5,42 @@ A protocol is `configs/eval-<name>.yaml`, or a YAML file of one's own with the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from syncdiff.pipeline.config import ConfigError, apply_settings, parse_settings
+from pydantic import AfterValidator, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from syncdiff.pipeline.config import (
+    AUTO,
+    STRICT,
+    ConfigError,
+    Layer,
+    build,
+    config_folder,
+    flag_layers,
+    read_layers,
+    to_mapping,
+)
 from syncdiff.pipeline.records import FPS
 
 PREFIX = "eval-"
 Region = Literal["frame", "face", "mouth"]
 
 
-@dataclass(frozen=True)
+def _at_our_rate(fps: int) -> int:
+    if fps != FPS:
+        raise ValueError(f"clips are compared at {FPS} frames a second, got {fps}")
+    return fps
+
+
+def _each_once(metrics: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(metrics)) < len(metrics):
+        raise ValueError(f"each once, got {', '.join(metrics)}")
+    return metrics
+
+
+@dataclass(frozen=True, config=STRICT)
 class Protocol:
     """What fixes the figures.
 
@@ -40,38 +63,28 @@ class Protocol:
     reference: Literal["ground-truth", "picture"] = "ground-truth"
     lines: Literal["files", "pairs"] = "files"
     sound: Literal["generated", "reference"] = "generated"
-    fps: int = FPS
+    fps: Annotated[int, AfterValidator(_at_our_rate)] = FPS
     tracker: Literal["dlib", "face-alignment"] = "dlib"
-    metrics: tuple[str, ...] = ()
+    metrics: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     lse: Literal["wav2lip-lrs", "syncnet-tracks"] = "wav2lip-lrs"
-    lse_fps: float | None = float(FPS)
-    lse_min_track_frames: int = 100
+    lse_fps: Annotated[PositiveFloat | None, AUTO] = float(FPS)
+    lse_min_track_frames: PositiveInt = 100
     lpips_region: Region = "face"
-    lpips_size_px: int = 224
+    lpips_size_px: NonNegativeInt = 224
     fid_region: Region = "face"
-    lmd_face_px: int = 256
+    lmd_face_px: PositiveInt = 256
     identity: str = "dlib"
     avhubert: str = "avhubert-base"
     aggregation: Literal["mean-over-clips"] = "mean-over-clips"
 
-    def __post_init__(self) -> None:
-        if self.fps != FPS:
-            raise ValueError(f"fps: clips are compared at {FPS} frames a second, got {self.fps}")
-        if self.lse_min_track_frames < 1 or self.lmd_face_px < 1 or self.lpips_size_px < 0:
-            raise ValueError("lse_min_track_frames, lmd_face_px: 1 or more; lpips_size_px: 0 or more")
-        if len(set(self.metrics)) < len(self.metrics):
-            raise ValueError(f"metrics: each once, got {', '.join(self.metrics)}")
-
     def to_dict(self) -> dict[str, Any]:
         """All settings as plain JSON values."""
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+        return to_mapping(self)
 
 
 def protocol_names() -> list[str]:
     """Names of the protocols that come with the program."""
-    here = (entry.name for entry in files("syncdiff.configs").iterdir())
-    return sorted(n.removeprefix(PREFIX).removesuffix(".yaml") for n in here if n.startswith(PREFIX))
+    return sorted(path.stem.removeprefix(PREFIX) for path in config_folder().glob(f"{PREFIX}*.yaml"))
 
 
 def load_protocol(name: str, **overrides: Any) -> Protocol:
@@ -80,21 +93,13 @@ def load_protocol(name: str, **overrides: Any) -> Protocol:
     A file's protocol keeps `.yaml` in its name, so that it is never taken for one that papers share. Raises
     ConfigError for an unknown name or key, a wrong type, or a file that cannot be read.
     """
-    resource = files("syncdiff.configs") / f"{PREFIX}{name}.yaml"
     if name in protocol_names():
-        where, text = resource.name, resource.read_text("utf-8")
+        path = config_folder() / f"{PREFIX}{name}.yaml"
     elif name.endswith((".yaml", ".yml")):
-        where, text = name, _read(Path(name))
-        name = Path(name).name
+        path = Path(name)
+        name = path.name
     else:
-        known = ", ".join(protocol_names())
-        raise ConfigError(f"no protocol {name!r}; there are {known}, or give a .yaml file")
-    protocol = apply_settings(Protocol(), {"name": name, **parse_settings(text, where)}, where)
-    return apply_settings(protocol, overrides, "command line")
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        names = ", ".join(protocol_names())
+        raise ConfigError(f"no protocol {name!r}; there are {names}, or give a .yaml file")
+    named = Layer(str(path), {"name": name})
+    return build(Protocol, [named, *read_layers(path), *flag_layers(overrides)])

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syncdiff.model.config import AudioConfig, ConfigError
+from syncdiff.model.config import AudioConfig
 from syncdiff.pipeline.avhubert.extractor import load_avhubert
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.features.av_sync import loudness, quiet_cuts
 from syncdiff.pipeline.features.builtin import SPECS
 from syncdiff.pipeline.features.extractor import ExtractorInput

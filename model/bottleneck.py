@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncdiff.model.config import ConfigError, PoseConfig
+from syncdiff.model.config import PoseConfig
+from syncdiff.pipeline.config import ConfigError
 
 
 class Encoder(nn.Module):

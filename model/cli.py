@@ -7,14 +7,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 
-from syncdiff.model.config import ConfigError, load_config
+from syncdiff.model.config import load_config
+from syncdiff.pipeline.config import ConfigError, find_config
 
 if TYPE_CHECKING:
     from syncdiff.model.generate import Model
@@ -54,12 +54,6 @@ videos show the face crop. --mode cross gives every clip the sound of another.
 One video: the result lasts as long as the speech. A longer video is cut; a shorter one runs backwards from
 its end and forwards again. Its size and frame rate stay.
 """
-
-
-def find_config(path: Path) -> Path:
-    """The file itself, or the one of this name that comes with the package."""
-    packaged = Path(str(files("syncdiff.configs") / path.name))
-    return packaged if not path.exists() and packaged.is_file() else path
 
 
 def run_train(

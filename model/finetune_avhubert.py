@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncdiff.model.config import AudioConfig, ConfigError
+from syncdiff.model.config import AudioConfig
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig
 from syncdiff.pipeline.avhubert.load import load_encoder
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.records import CheckpointError
 
 

@@ -11,7 +11,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.audio import AudioSpec
-from syncdiff.model.config import ConfigError, DiffusionConfig, TrainConfig, from_mapping
+from syncdiff.model.config import DiffusionConfig, TrainConfig, from_mapping
 from syncdiff.model.data import Sample, collate, resize_faces, resize_masks
 from syncdiff.model.diffusion import sample
 from syncdiff.model.finetune_avhubert import TunedHubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space, prepare, to_uint8
 from syncdiff.pipeline.avhubert.encoder import EncoderConfig
+from syncdiff.pipeline.config import ConfigError, with_settings
 from syncdiff.pipeline.records import F32, U8, Bool
 
 Index = NDArray[np.int64]
@@ -106,7 +107,9 @@ def load_model(path: Path, device: str = "auto", **sampling: Any) -> Model:
     net.eval().requires_grad_(False).to(place)
     return Model(
         config=config,
-        diffusion=replace(config.diffusion, **{k: v for k, v in sampling.items() if v is not None}),
+        diffusion=with_settings(
+            config.diffusion, {k: v for k, v in sampling.items() if v is not None}, "command line"
+        ),
         net=net,
         space=space.to(place),
         spec=spec,

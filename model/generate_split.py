@@ -21,11 +21,11 @@ from typing import Any, Literal
 import numpy as np
 
 from syncdiff.model.audio import audio_windows, clip_audio
-from syncdiff.model.config import ConfigError
 from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.generate import Job, Model, generate, make_job, there_and_back
 from syncdiff.model.render import paste, write_video
 from syncdiff.model.video_faces import frames_in_order
+from syncdiff.pipeline.config import ConfigError, differences
 from syncdiff.pipeline.console import Meter
 from syncdiff.pipeline.records import FPS, SAMPLES_PER_FRAME, U8, Bool, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset
@@ -166,9 +166,7 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
     record = out / "generate.json"
     if record.is_file():
         before = json.loads(record.read_text(encoding="utf-8"))
-        changed = [
-            f"{k}: {before.get(k)} -> {settings.get(k)}" for k in settings if before.get(k) != settings[k]
-        ]
+        changed = differences({key: before.get(key) for key in settings}, settings)
         if changed:
             listed = "\n  ".join(changed)
             raise ConfigError(

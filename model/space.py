@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from syncdiff.model.config import ConfigError, ModelConfig
+from syncdiff.model.config import ModelConfig
 from syncdiff.model.data import Batch
 from syncdiff.model.network import Conditions
+from syncdiff.pipeline.config import ConfigError
 
 
 class Space(nn.Module):

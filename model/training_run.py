@@ -20,11 +20,12 @@ from torch import Tensor
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
-from syncdiff.model.config import ConfigError, TrainConfig, differences, to_mapping
+from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import trainable_rows
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space
+from syncdiff.pipeline.config import ConfigError, differences, to_mapping
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 
@@ -78,7 +79,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
     ema = copy.deepcopy(net).eval().requires_grad_(False)
     out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
-        (out / "config.yaml").write_text(yaml.safe_dump(_plain(to_mapping(config)), sort_keys=False), "utf-8")
+        (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), "utf-8")
     trained = [p for p in net.parameters() if p.requires_grad]
     optim = config.optim
     optimizer = torch.optim.AdamW(
@@ -101,12 +102,6 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
 
 def _streams(run: Run) -> int:
     return int(run.accelerator.num_processes) * max(1, run.config.loader.workers)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return list(value) if isinstance(value, tuple) else value
 
 
 def make_accelerator(config: TrainConfig) -> Accelerator:
@@ -217,7 +212,7 @@ def _state(run: Run, groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "position": run.position,
         "streams": _streams(run),
-        "config": _plain(to_mapping(run.config)),
+        "config": to_mapping(run.config),
         "audio": asdict(run.spec),
         "extractor": run.dataset.extractors.get(run.spec.id, {}),
         "hubert": None if hubert is None else asdict(hubert),

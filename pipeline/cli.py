@@ -15,12 +15,13 @@ from rich.markup import escape
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_what_is_missing
 from syncdiff.pipeline.cli_tools import add_tools
-from syncdiff.pipeline.config import ConfigError, PrepConfig, load_config
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.datasets.base import LayoutError
 from syncdiff.pipeline.datasets.listing import LAYOUTS, Listing, read_layout
 from syncdiff.pipeline.estimate import estimate
 from syncdiff.pipeline.features.builtin import write_extractor_files
 from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
+from syncdiff.pipeline.prep_config import PrepConfig, load_config
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store.manifest import versions
 from syncdiff.pipeline.store.paths import StoreError

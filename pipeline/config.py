@@ -1,206 +1,119 @@
-"""Settings of a preparation: a layout's defaults, then the user's YAML file, then flags; all checked."""
+"""Settings from YAML files and command lines: one loader for preparation, training and evaluation.
+
+What can be set is told by frozen dataclasses (`pipeline/prep_config.py`, `model/config.py`,
+`evaluate/protocol.py`), whose fields carry types and bounds that pydantic checks. A misspelt key and a value
+that makes no sense are errors, never silently left out.
+"""
 
 from __future__ import annotations
 
+import json
+import re
 import types
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
-from syncdiff.pipeline.faces.align import AlignConfig
-from syncdiff.pipeline.faces.follow import TrackConfig
-from syncdiff.pipeline.faces.mask import MaskConfig
-from syncdiff.pipeline.faces.reference_frames import PoseConfig
+T = TypeVar("T")
 
-FEATURES = ("logfbank", "mel")
-_NOT_CONTENT = ("gpus_per_worker",)
-_Config = TypeVar("_Config")
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+"""For the dataclasses of settings: no unknown keys, no text or truth value where a number belongs."""
 
-# Smallest and largest value; the parts check what else they need (MaskConfig, PoseConfig).
-RANGES: dict[str, tuple[float, float]] = {
-    "face_size_px": (32, 1024),
-    "jpeg_quality": (1, 100),
-    "max_clip_s": (1, 600),
-    "clips_per_shard": (1, 100_000),
-    "gpus_per_worker": (0, 1),
-    "track.detect_interval": (1, 1000),
-    "track.doubt_interval": (1, 1000),
-    "track.search_interval": (1, 1000),
-    "track.verify_interval": (1, 1000),
-    "track.thorough_interval": (1, 1000),
-    "track.sure_score": (-5, 5),
-    "track.start_score": (-5, 5),
-    "track.max_gap": (0, 250),
-    "track.max_asymmetry": (0, 10),
-    "track.min_face_px": (1, 4000),
-    "track.min_track_frames": (1, 100_000),
-    "track.min_coverage": (0, 1),
-    "track.max_faces": (1, 100),
-    "track.smooth_window": (1, 101),
-    "align.smooth_frames": (0, 25),
-}
+AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
+"""For a field that is None where its file says `auto`."""
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # attributes of the bounds that Field makes
 
 
-class ConfigError(Exception):
-    """A setting that cannot be used; the message names the file (or flag) and the key."""
+class ConfigError(ValueError):
+    """Settings that cannot be used; each line of the message names the file (or flag) and the key."""
 
 
 @dataclass(frozen=True)
-class PrepConfig:
-    """How a data set is prepared.
+class Layer:
+    """Settings of one origin, such as a file; `where` names it in a ConfigError."""
 
-    face_size_px: side of the face crops. jpeg_quality: of the stored crops. tracker: face tracking backend.
-    all_faces: keep every face, not only the speaker's. max_clip_s: a longer track becomes several rows.
-    features: computed with the clips, from `logfbank` and `mel`. mouth_rois: store the 96x96 grey mouth
-    pictures that AV-HuBERT's visual input is cut from. clips_per_shard: None (`auto` in a file) lets the
-    number of clips decide. gpus_per_worker: share of a GPU that a worker of a GPU tracker asks Ray for; it
-    changes no result. The rest are the settings of single stages.
+    where: str
+    settings: Mapping[str, Any]
+
+
+# ---- Reading --------------------------------------------------------------------------------------
+
+
+def config_folder() -> Path:
+    """Where the files lie that come with the package."""
+    return Path(str(files("syncdiff.configs")))
+
+
+def find_config(path: Path) -> Path:
+    """The file itself, or the one of this name that comes with the package."""
+    packaged = config_folder() / path.name
+    return packaged if not path.exists() and packaged.is_file() else path
+
+
+def read_layers(path: Path, built_on_it: tuple[Path, ...] = ()) -> list[Layer]:
+    """The settings of a file, after those of the file that it names as `base` (beside it, or a packaged one).
+
+    Raises ConfigError for a file that cannot be read or that is, over others, its own base.
     """
-
-    face_size_px: int = 256
-    jpeg_quality: int = 92
-    tracker: Literal["dlib", "face-alignment"] = "dlib"
-    all_faces: bool = False
-    max_clip_s: float = 20.0
-    features: tuple[str, ...] = FEATURES
-    mouth_rois: bool = True
-    clips_per_shard: int | None = None
-    gpus_per_worker: float = 0.0
-    track: TrackConfig = field(default_factory=TrackConfig)
-    align: AlignConfig = field(default_factory=AlignConfig)
-    mask: MaskConfig = field(default_factory=MaskConfig)
-    pose: PoseConfig = field(default_factory=PoseConfig)
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.features if name not in FEATURES]
-        if unknown or len(set(self.features)) != len(self.features):
-            raise ValueError(
-                f"features: choose from {', '.join(FEATURES)}, each once; got {list(self.features)}"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything that decides what the data set holds, as plain JSON values in a fixed order."""
-        return {key: value for key, value in _plain(self).items() if key not in _NOT_CONTENT}
-
-
-def load_config(
-    layout: str, path: Path | None = None, overrides: Mapping[str, Any] | None = None
-) -> PrepConfig:
-    """Settings for a layout: `configs/<layout>.yaml`, over it the file at `path`, over that the overrides.
-
-    Keys of overrides may be dotted (`track.min_face_px`). Raises ConfigError for an unknown key, a wrong
-    type, a value out of range, or a file that cannot be read.
-    """
-    resource = files("syncdiff.configs") / f"{layout}.yaml"
-    if not resource.is_file():
-        raise ConfigError(f"there is no configs/{layout}.yaml")
-    defaults = parse_settings(resource.read_text("utf-8"), resource.name)
-    config = apply_settings(PrepConfig(), defaults, resource.name)
-    if path is not None:
-        try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}") from error
-        config = apply_settings(config, parse_settings(text, str(path)), str(path))
-    return apply_settings(config, _nested(overrides or {}), "command line")
-
-
-def apply_settings(config: _Config, settings: Mapping[str, Any], where: str) -> _Config:
-    """A dataclass with these settings in place of its own; `where` names their source in a ConfigError.
-
-    A ValueError of a dataclass that checks itself becomes one, too.
-    """
-    return _apply(config, settings, where, "")
-
-
-def difference(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """One line per key whose value differs between two `to_dict()`s: `mask.margin: 0.05 -> 0.1`."""
-    lines = []
-    for key in dict.fromkeys([*old, *new]):
-        before, after = old.get(key, "(not set)"), new.get(key, "(not set)")
-        if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += difference(before, after, f"{prefix}{key}.")
-        elif before != after:
-            lines.append(f"{prefix}{key}: {before} -> {after}")
-    return lines
-
-
-def _apply(config: _Config, settings: Mapping[str, Any], where: str, prefix: str) -> _Config:
-    hints = get_type_hints(type(config))
-    changes: dict[str, Any] = {}
-    for key, value in settings.items():
-        name = f"{prefix}{key}"
-        if key not in hints:
-            raise ConfigError(
-                f"{where}: unknown key {name!r}{_did_you_mean(name, [prefix + hint for hint in hints])}"
-            )
-        own = getattr(config, key)
-        if is_dataclass(own):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{where}: {name}: expected keys and values, got {value!r}")
-            changes[key] = _apply(own, value, where, f"{name}.")
-        else:
-            changes[key] = _convert(value, hints[key], name, where)
+    if path in built_on_it:
+        raise ConfigError(f"{path}: is its own base")
     try:
-        return replace(config, **changes)  # type: ignore[type-var]
-    except ValueError as error:
-        raise ConfigError(f"{where}: {prefix.rstrip('.') + ': ' if prefix else ''}{error}") from error
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    settings = parse_settings(text, str(path))
+    base = settings.pop("base", None)
+    layers = [] if base is None else read_layers(find_config(path.parent / str(base)), (*built_on_it, path))
+    return [*layers, Layer(str(path), settings)]
 
 
-def _convert(value: Any, hint: Any, name: str, where: str, other: str = "") -> Any:
-    """The value as its field wants it; lists become tuples, whole numbers floats, `auto` None."""
-    choices = get_args(hint)
-    if get_origin(hint) is Literal:
-        if value not in choices:
-            said = _did_you_mean(str(value), choices)
-            raise ConfigError(f"{where}: {name}: expected {' or '.join(choices)}, got {value!r}{said}")
-        return value
-    if get_origin(hint) in (Union, types.UnionType):
-        return None if value in (None, "auto") else _convert(value, choices[0], name, where, " or auto")
-    if get_origin(hint) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: {name}: expected a list, got {value!r}")
-        return tuple(_convert(one, choices[0], name, where) for one in value)
-    accepted = (int, float) if hint is float else hint
-    if not isinstance(value, accepted) or (isinstance(value, bool) and hint is not bool):
-        expected = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}[hint]
-        raise ConfigError(f"{where}: {name}: expected {expected}{other}, got {value!r}")
-    low, high = RANGES.get(name, (None, None))
-    if low is not None and high is not None and not low <= value <= high:
-        raise ConfigError(f"{where}: {name}: {value} is not between {low:g} and {high:g}")
-    return hint(value)
+def parse_settings(text: str, where: str) -> dict[str, Any]:
+    """Keys and values of a YAML text. Raises ConfigError for anything else, and for a key set twice."""
+    settings = _parse_yaml(text, where)
+    if settings is not None and not isinstance(settings, dict):
+        raise ConfigError(f"{where}: expected keys and values, got {type(settings).__name__}")
+    return settings or {}
 
 
-def _did_you_mean(word: str, known: list[str] | tuple[str, ...]) -> str:
-    close = get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+def flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
+    """One layer for each setting of the command line; keys may be dotted (`track.min_face_px`)."""
+    layers = []
+    for key, value in flags.items():
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        layers.append(Layer("command line", value))
+    return layers
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    return "auto" if value is None else value
+def override_layers(overrides: Sequence[str]) -> list[Layer]:
+    """Layers of texts `section.key=value`, whose values are YAML. Raises ConfigError for other texts."""
+    layers = []
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise ConfigError(f"{text!r}: an override looks like section.key=value")
+        layers += flag_layers({key.strip(): _parse_yaml(value, text)})
+    return layers
 
 
-def _nested(dotted: Mapping[str, Any]) -> dict[str, Any]:
-    nested: dict[str, Any] = {}
-    for key, value in dotted.items():
-        *parents, last = key.split(".")
-        inner = nested
-        for parent in parents:
-            inner = inner.setdefault(parent, {})
-        inner[last] = value
-    return nested
+def _parse_yaml(text: str, where: str) -> Any:
+    """What a YAML text holds, as JSON has it (keys are text). No tag runs code."""
+    try:
+        return json.loads(json.dumps(yaml.load(text, _Loader), default=str))
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not valid YAML: {error}") from error
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """Refuses a key that is set twice, where YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -211,14 +124,131 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def parse_settings(text: str, where: str) -> Mapping[str, Any]:
-    """Keys and values of a YAML text. Raises ConfigError for anything else, and for a key set twice."""
+# YAML 1.1, which PyYAML reads, takes a number without a dot (1e-4) for text; YAML 1.2 does not.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), [*"-+0123456789"]
+)
+
+
+# ---- Checking -------------------------------------------------------------------------------------
+
+
+def build(cls: type[T], layers: Sequence[Layer]) -> T:
+    """The dataclass with the settings of all layers, of which later ones win, section by section.
+
+    Raises ConfigError with a line for each mistake: where it comes from, the dotted key, what is expected.
+    """
+    settings: dict[str, Any] = {}
+    for layer in layers:
+        settings = _merged(settings, layer.settings)
     try:
-        settings = yaml.load(text, _UniqueKeyLoader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where}: not valid YAML: {error}") from error
-    if settings is None:
-        return {}
-    if not isinstance(settings, Mapping):
-        raise ConfigError(f"{where}: expected keys and values, got {type(settings).__name__}")
-    return settings
+        # In JSON, unlike in Python, a strict pydantic takes a list for a tuple and an object for a dataclass.
+        return TypeAdapter(cls).validate_json(json.dumps(settings))
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explained(cls, layers, error))) from error
+
+
+def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
+    """A dataclass with these settings in place of its own. Raises ConfigError as `build` does."""
+    return build(type(config), [Layer("before", to_mapping(config)), Layer(where, settings)])
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """The reverse of `build`: plain JSON values, in the order of the fields."""
+    mapping: dict[str, Any] = TypeAdapter(type(config)).dump_python(config, mode="json")
+    return mapping
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Lines `section.key: before -> now` for every value that differs; a key that is absent equals null."""
+    lines = []
+    for key in dict.fromkeys([*before, *now]):
+        old, new = ({} if side.get(key) is None else side[key] for side in (before, now))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {before.get(key, '(not set)')} -> {now.get(key, '(not set)')}")
+    return lines
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(base.get(key), Mapping)
+        merged[key] = _merged(base[key], value) if both else value
+    return merged
+
+
+# ---- Explaining -----------------------------------------------------------------------------------
+
+
+def _explained(cls: type, layers: Sequence[Layer], error: ValidationError) -> Iterator[str]:
+    """A line for each mistake that pydantic found."""
+    for mistake in error.errors(include_url=False):
+        path, value = mistake["loc"], mistake["input"]
+        name = ".".join(map(str, path))
+        where = f"{_origin(layers, path)}: "
+        if mistake["type"] == "unexpected_keyword_argument":
+            section: Any = _field(cls, path[:-1]).annotation
+            known = [".".join([*map(str, path[:-1]), field.name]) for field in fields(section)]
+            hint = _did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            yield f"{where}unknown key {name!r}{hint}"
+        elif mistake["type"] == "value_error":  # from a __post_init__ or a validator of the dataclass
+            yield f"{where}{name + ': ' if name else ''}{mistake['ctx']['error']}"
+        else:
+            field = _field(cls, path)
+            hint = _did_you_mean(str(value), [str(choice) for choice in _choices(field)])
+            yield f"{where}{name}: expected {_expected(field)}, got {value!r}{hint}"
+
+
+def _origin(layers: Sequence[Layer], path: Sequence[int | str]) -> str:
+    """The last layer that says something of this key, or of the section of this name."""
+
+    def says(settings: Any) -> bool:
+        for key in (step for step in path if isinstance(step, str)):
+            if not isinstance(settings, Mapping) or key not in settings:
+                return False
+            settings = settings[key]
+        return True
+
+    return next((layer.where for layer in reversed(layers) if says(layer.settings)), layers[-1].where)
+
+
+def _field(cls: type, path: Sequence[int | str]) -> FieldInfo:
+    """Annotation and bounds of a field, given the keys (and places in lists) that lead to it."""
+    field = FieldInfo.from_annotation(cls)
+    for step in path:
+        if isinstance(step, str):
+            inner = get_type_hints(field.annotation, include_extras=True)[step]
+        else:
+            inner = get_args(field.annotation)[0]
+        field = FieldInfo.from_annotation(inner)
+    return field
+
+
+def _choices(field: FieldInfo) -> tuple[Any, ...]:
+    return get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+
+
+def _expected(field: FieldInfo) -> str:
+    """What a field takes, in words: `a whole number >= 1 and <= 100 or auto`."""
+    kind: Any = field.annotation
+    if get_origin(kind) in (Union, types.UnionType):
+        value = FieldInfo.from_annotation(get_args(kind)[0])
+        return f"{_expected(value)} or {'auto' if AUTO in field.metadata else 'null'}"
+    if get_origin(kind) is tuple:
+        return "a list" if ... in get_args(kind) else f"a list of {len(get_args(kind))}"
+    if is_dataclass(kind):
+        return "keys and values"
+    bounds = [
+        f" {symbol} {getattr(rule, name):g}"
+        for rule in field.metadata
+        for name, symbol in _BOUNDS.items()
+        if hasattr(rule, name)
+    ]
+    return " or ".join(map(str, _choices(field))) or _WORDS[kind] + " and".join(bounds)
+
+
+def _did_you_mean(word: str, known: Sequence[str]) -> str:
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

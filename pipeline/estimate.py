@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.datasets.transcripts import with_text
 from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.prepare_clip import prepare_clip
 from syncdiff.pipeline.records import FPS, Clip, ClipError, Row
 from syncdiff.pipeline.store.write import record_bytes

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any
 
+from syncdiff.pipeline.config import differences
 from syncdiff.pipeline.records import Clip
 
 MAX_CLIPS_PER_SHARD = 64  # about 100 MB of VoxCeleb2-length clips
@@ -73,15 +74,4 @@ class RunIdentity:
 
     def differences(self, earlier: Mapping[str, Any]) -> list[str]:
         """Lines `key: earlier -> now`, empty where the two runs make the same data set."""
-        then, now = _flatten(earlier), _flatten(asdict(self))
-        keys = [k for k in sorted(then.keys() | now.keys()) if then.get(k) != now.get(k)]
-        return [f"{key}: {then.get(key, '(unset)')} -> {now.get(key, '(unset)')}" for key in keys]
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    items: dict[str, Any] = {}
-    for key, inner in value.items():
-        items.update(_flatten(inner, f"{prefix}.{key}" if prefix else str(key)))
-    return items
+        return differences(earlier, asdict(self))

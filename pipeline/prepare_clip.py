@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.faces.align import crop_faces, crop_matrices, crop_mouths, mouth_matrices, to_crop
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.head_pose import head_pose_deg, interocular_px, mouth_opening, sharpness
@@ -28,6 +27,7 @@ from syncdiff.pipeline.media.flac import encode_flac
 from syncdiff.pipeline.media.images import encode_grey, encode_jpeg, encode_mask
 from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import Video, fit_audio, open_video, read_audio
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLES_PER_FRAME, U8, Clip, ClipError, Row, Track, Word
 
 Beat: TypeAlias = Callable[[int], None]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.datasets.transcripts import with_text
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.features.builtin import SPECS
 from syncdiff.pipeline.plan import ShardPlan
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.prepare_clip import Prepared, prepare_clip
 from syncdiff.pipeline.records import Clip, ClipError, Reject
 from syncdiff.pipeline.store.manifest import ShardResult

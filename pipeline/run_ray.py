@@ -22,8 +22,8 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import ShardPlan
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.prepare_shard import Job, prepare_shard
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store.manifest import ShardResult

@@ -7,13 +7,16 @@ Points and pixels follow OpenCV: the centre of the first pixel is (0, 0).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import Annotated
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 from scipy.ndimage import correlate1d
 
+from syncdiff.pipeline.config import STRICT
 from syncdiff.pipeline.records import F32, U8, Bool, ClipError, check_array
 
 # AV-HuBERT's five stable points (nose base and eye corners, iBUG numbering from 0) and where its mean face of
@@ -40,15 +43,11 @@ MOUTH_CANVAS_PX = 256
 MOUTH_WINDOW_FRAMES = 12
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AlignConfig:
     """smooth_frames: standard deviation in frames of the zero-phase smoothing of the points (0: none)."""
 
-    smooth_frames: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.smooth_frames < 1000:
-            raise ValueError(f"smooth_frames must be from 0 to below 1000, got {self.smooth_frames}")
+    smooth_frames: Annotated[float, Field(ge=0, le=25)] = 1.0
 
 
 def smooth_over_time(values: NDArray[np.floating], sigma_frames: float) -> NDArray[np.float64]:

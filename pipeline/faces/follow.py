@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
 
+from syncdiff.pipeline.config import STRICT
 from syncdiff.pipeline.faces.backend import FaceBackend, Seen, Shapes, box_iou, box_of_shape
 from syncdiff.pipeline.faces.shots import ShotCuts
 from syncdiff.pipeline.records import F32, U8
 
 SAME_FACE_IOU = 0.25  # boxes of one face in neighbouring frames overlap by more
+Interval = Annotated[int, Field(ge=1, le=1000)]  # frames
+Score = Annotated[float, Field(ge=-5, le=5)]  # of a detector
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=STRICT)
 class TrackConfig:
     """How faces are found, followed, lost and smoothed. Frames are at 25 per second.
 
@@ -32,20 +38,20 @@ class TrackConfig:
     `smooth_landmarks`; 1 leaves the landmarks as they are.
     """
 
-    detect_interval: int = 25
-    search_interval: int = 5
-    verify_interval: int = 10
-    doubt_interval: int = 5
-    thorough_interval: int = 10
-    sure_score: float = 0.8
-    start_score: float = 0.0
-    max_asymmetry: float = 1.0
-    max_gap: int = 12
-    min_face_px: float = 48.0
-    max_faces: int = 6
-    min_track_frames: int = 10
-    min_coverage: float = 0.5
-    smooth_window: int = 9
+    detect_interval: Interval = 25
+    search_interval: Interval = 5
+    verify_interval: Interval = 10
+    doubt_interval: Interval = 5
+    thorough_interval: Interval = 10
+    sure_score: Score = 0.8
+    start_score: Score = 0.0
+    max_asymmetry: Annotated[float, Field(ge=0, le=10)] = 1.0
+    max_gap: Annotated[int, Field(ge=0, le=250)] = 12
+    min_face_px: Annotated[float, Field(ge=1, le=4000)] = 48.0
+    max_faces: Annotated[int, Field(ge=1, le=100)] = 6
+    min_track_frames: Annotated[int, Field(ge=1, le=100_000)] = 10
+    min_coverage: Annotated[float, Field(ge=0, le=1)] = 0.5
+    smooth_window: Annotated[int, Field(ge=1, le=101)] = 9
 
 
 @dataclass

@@ -8,17 +8,20 @@ constants of the clip.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
+from syncdiff.pipeline.config import STRICT
 from syncdiff.pipeline.faces.align import smooth_over_time
 from syncdiff.pipeline.records import F32, Bool, ClipError, check_array
 
 MaskKind = Literal["lower-half", "mouth-box", "landmarks"]
+Share = Annotated[float, Field(ge=0, lt=0.5)]  # of the crop's side
 
 # iBUG numbering from 0: the jaw from below one ear (3) over the chin (8) to below the other (13), the mouth.
 HIDDEN_POINTS = (*range(3, 14), *range(48, 68))
@@ -27,7 +30,7 @@ JAW_POINTS = (*range(5, 12), *range(55, 60), *range(65, 68))
 DIRECTIONS = 32
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class MaskConfig:
     """How masks are drawn.
 
@@ -39,14 +42,8 @@ class MaskConfig:
     """
 
     kind: MaskKind = "lower-half"
-    margin: float = 0.05
-    opening_room: float = 0.05
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("lower-half", "mouth-box", "landmarks"):
-            raise ValueError(f"unknown mask kind {self.kind!r}: use lower-half, mouth-box or landmarks")
-        if not (0 <= self.margin < 0.5 and 0 <= self.opening_room < 0.5):
-            raise ValueError("margin and opening_room are shares of the crop's side, from 0 to below 0.5")
+    margin: Share = 0.05
+    opening_room: Share = 0.05
 
 
 def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | None = None) -> Bool:

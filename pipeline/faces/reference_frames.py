@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
+from pydantic.dataclasses import dataclass
 
+from syncdiff.pipeline.config import STRICT
 from syncdiff.pipeline.records import F32, I32, Bool, PoseSelection, check_array
 
 PosePolicy = Literal["previous", "offset", "nearest-pose"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PoseConfig:
     """How conditioning frames are chosen. Times are in frames at 25 per second.
 
@@ -25,18 +27,11 @@ class PoseConfig:
     """
 
     policy: PosePolicy = "previous"
-    offset_frames: int = 1
-    pose_distance_frames: int = 5
-    identities: int = 5
-    identity_distance_frames: int = 10
-    identity_spacing_frames: int = 5
-
-    def __post_init__(self) -> None:
-        if self.policy not in ("previous", "offset", "nearest-pose"):
-            raise ValueError(f"unknown pose policy {self.policy!r}: use previous, offset or nearest-pose")
-        counts = (self.offset_frames, self.pose_distance_frames, self.identities)
-        if min(*counts, self.identity_distance_frames, self.identity_spacing_frames) < 1:
-            raise ValueError("distances, offset, spacing and number of identities start at 1")
+    offset_frames: PositiveInt = 1
+    pose_distance_frames: PositiveInt = 5
+    identities: PositiveInt = 5
+    identity_distance_frames: PositiveInt = 10
+    identity_spacing_frames: PositiveInt = 5
 
 
 def select_pose(head_pose_deg: F32, config: PoseConfig | None = None) -> I32:

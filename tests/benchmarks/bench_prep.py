@@ -25,11 +25,11 @@ from pathlib import Path
 import psutil
 import ray
 
-from syncdiff.pipeline.config import load_config
 from syncdiff.pipeline.datasets.listing import Listing, read_layout
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.plan import RunIdentity, plan_shards
+from syncdiff.pipeline.prep_config import load_config
 from syncdiff.pipeline.ray_pool import connect
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run_ray import Work, prepare_shards

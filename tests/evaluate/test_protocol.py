@@ -11,7 +11,7 @@ import pytest
 
 from syncdiff.evaluate.metrics.registry import METRICS
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
-from syncdiff.pipeline.config import ConfigError, apply_settings
+from syncdiff.pipeline.config import ConfigError, Layer, build
 
 
 @pytest.mark.parametrize("name", protocol_names())
@@ -24,7 +24,7 @@ def test_shipped_protocols_load_and_open_with_their_command(name: str) -> None:
     assert "Expect" in head
     protocol = load_protocol(name)
     assert protocol.name == name and protocol.about
-    assert apply_settings(Protocol(), protocol.to_dict(), "again") == protocol
+    assert build(Protocol, [Layer("again", protocol.to_dict())]) == protocol
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 
@@ -60,9 +60,9 @@ def test_an_own_file_keeps_its_name_and_never_a_shipped_one(tmp_path: Path) -> N
         ("metric: [psnr]", r"mine\.yaml: unknown key 'metric'; did you mean 'metrics'\?"),
         ("fps: 30", "fps: clips are compared at 25 frames a second, got 30"),
         ("reference: none", "reference: expected ground-truth or picture"),
-        ("metrics: [psnr, psnr]", "metrics: each once"),
+        ("metrics: [psnr, psnr]", "metrics: each once, got psnr, psnr"),
         ("metrics: psnr", "metrics: expected a list"),
-        ("lmd_face_px: 0", "lmd_face_px: 1 or more"),
+        ("lmd_face_px: 0", "lmd_face_px: expected a whole number > 0, got 0"),
         ("fps: 25\nfps: 25", "is set twice"),
         ("- a", "expected keys and values"),
     ],

@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from syncdiff.model.config import TrainConfig, from_mapping
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
 from syncdiff.pipeline.faces.reference_frames import PoseConfig, select
 from syncdiff.pipeline.features.builtin import SPECS
 from syncdiff.pipeline.features.filterbanks import logfbank, wav2lip_mel
 from syncdiff.pipeline.media.flac import encode_flac
 from syncdiff.pipeline.media.images import encode_jpeg, encode_mask
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.records import Features, Row
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
 from syncdiff.pipeline.store.write import ShardWriter, feature_record

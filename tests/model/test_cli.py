@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from syncdiff.model.cli import generate_main, train_main
-from syncdiff.model.config import TrainConfig, to_mapping
+from syncdiff.model.config import TrainConfig
+from syncdiff.pipeline.config import to_mapping
 
 Result = tuple[int, str, str]
 

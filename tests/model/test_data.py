@@ -22,7 +22,7 @@ from syncdiff.model.audio import (
     feature_statistics,
     waveform_input,
 )
-from syncdiff.model.config import ConfigError, TrainConfig
+from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import (
     Batch,
     Choice,
@@ -34,6 +34,7 @@ from syncdiff.model.data import (
     row_groups,
     trainable_rows,
 )
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.store.read import open_dataset
 

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from syncdiff.model import checkpoint as ckpt
-from syncdiff.model.config import AudioConfig, ConfigError, TrainConfig
+from syncdiff.model.config import AudioConfig, TrainConfig
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
 from syncdiff.model.generate import generate, load_model
 from syncdiff.model.generate_split import row_job
 from syncdiff.model.train import train
 from syncdiff.pipeline.avhubert.encoder import EncoderConfig
 from syncdiff.pipeline.avhubert.load import load_encoder
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.store.read import open_dataset
 

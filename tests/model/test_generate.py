@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncdiff.model import generate as generate_module
-from syncdiff.model.config import ConfigError, TrainConfig
+from syncdiff.model.config import TrainConfig
 from syncdiff.model.generate import (
     Job,
     Model,
@@ -28,6 +28,7 @@ from syncdiff.model.generate import (
 )
 from syncdiff.model.generate_split import row_job
 from syncdiff.model.train import train
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.faces.reference_frames import PoseConfig, select_pose
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.read import open_dataset

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from syncdiff.model.config import ConfigError
 from syncdiff.model.generate import Model, load_model
 from syncdiff.model.generate_split import Tally, generate_results, make_pairs, short_name
 from syncdiff.model.render import paste, write_video
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.faces.mask import MaskConfig
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.media.read import open_video, read_audio

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from syncdiff.model.bottleneck import SpatialBottleneck, VectorBottleneck
-from syncdiff.model.config import ConfigError, PoseConfig, TrainConfig, load_config
+from syncdiff.model.config import PoseConfig, TrainConfig, load_config
 from syncdiff.model.network import AudioStats, Conditions, SyncDiffNet
+from syncdiff.pipeline.config import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("train-*.yaml"))
 Tiny = Callable[..., TrainConfig]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from syncdiff.model.audio import AudioSpec, Hearing, read_speech, speech_features
-from syncdiff.model.config import ConfigError
 from syncdiff.pipeline.avhubert.extractor import AVHubertExtractor, load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
+from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.features.extractor import ExtractorInput
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.records import I16, ClipError

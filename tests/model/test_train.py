@@ -20,8 +20,9 @@ import yaml
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
-from syncdiff.model.config import ConfigError, TrainConfig, to_mapping
+from syncdiff.model.config import TrainConfig
 from syncdiff.model.train import TrainingError, learning_rate, train
+from syncdiff.pipeline.config import ConfigError, to_mapping
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.paths import StoreError
 

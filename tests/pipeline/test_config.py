@@ -1,137 +1,203 @@
-"""Settings: the shipped files load, layers override one another, and every mistake is named."""
+"""The loader: layers over one another, bases, overrides, and mistakes that say where they come from."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import fields, is_dataclass
-from importlib.resources import files
+from dataclasses import field
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import pytest
+from pydantic import Field
+from pydantic.dataclasses import dataclass
 
-from syncdiff.pipeline.config import RANGES, ConfigError, PrepConfig, apply_settings, difference, load_config
-from syncdiff.pipeline.datasets.listing import LAYOUTS
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_shipped_configs_load_and_open_with_their_command(layout: str) -> None:
-    text = (files("syncdiff.configs") / f"{layout}.yaml").read_text("utf-8")
-    head = text[: re.search(r"^[^#]", text, re.M).start()]  # type: ignore[union-attr]
-    assert f"#   syncdiff-prep {layout} " in head
-    assert re.search(r"Expect.*hour.*\d [GT]B|Expect.*\d [GT]B.*hour", head, re.S)
-    config = load_config(layout)
-    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
-    assert apply_settings(PrepConfig(), config.to_dict(), "manifest") == config
-
-
-def test_there_is_a_config_for_each_layout_only() -> None:
-    with pytest.raises(ConfigError, match="no configs/lrs4"):
-        load_config("lrs4")
+from syncdiff.pipeline.config import (
+    AUTO,
+    STRICT,
+    ConfigError,
+    Layer,
+    build,
+    differences,
+    flag_layers,
+    override_layers,
+    parse_settings,
+    read_layers,
+    to_mapping,
+    with_settings,
+)
 
 
-def test_file_wins_over_layout_and_flags_over_file(tmp_path: Path) -> None:
+@dataclass(frozen=True, config=STRICT)
+class Inner:
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    kind: Literal["round", "square"] = "round"
+
+    def __post_init__(self) -> None:
+        if self.kind == "square" and self.share == 0:
+            raise ValueError("a square needs a share")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Outer:
+    count: Annotated[int, Field(ge=1, le=9)] = 3
+    rate: float = 1.0
+    names: tuple[str, ...] = ("a",)
+    pair: tuple[float, float] = (0.0, 1.0)
+    size: Annotated[Annotated[int, Field(gt=0)] | None, AUTO] = None
+    path: str | None = None
+    on: bool = False
+    inner: Inner = field(default_factory=Inner)
+
+
+def outer(**settings: Any) -> Outer:
+    return build(Outer, [Layer("here", settings)])
+
+
+def test_later_layers_win_section_by_section() -> None:
+    layers = [Layer("a", {"count": 1, "inner": {"share": 0.1}}), Layer("b", {"inner": {"kind": "square"}})]
+    assert build(Outer, layers) == Outer(count=1, inner=Inner(0.1, "square"))
+    assert build(Outer, []) == Outer()
+
+
+def test_to_mapping_is_plain_and_reversed_by_build() -> None:
+    config = outer(names=["x", "y"], rate=2, size=4, inner={"share": 0})
+    mapping = to_mapping(config)
+    assert mapping["names"] == ["x", "y"] and next(iter(mapping)) == "count"
+    assert isinstance(mapping["rate"], float) and isinstance(config.inner.share, float)
+    assert outer(**mapping) == config
+
+
+def test_auto_and_null() -> None:
+    assert outer(size="auto").size is None
+    assert outer(size=None, path=None) == Outer()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"coutn": 1}, "here: unknown key 'coutn'; did you mean 'count'?"),
+        ({"zzz": 1}, "here: unknown key 'zzz'; known are count, rate"),
+        ({"inner": {"shape": 1}}, "here: unknown key 'inner.shape'; did you mean 'inner.share'?"),
+        ({"count": 10}, "here: count: expected a whole number >= 1 and <= 9, got 10"),
+        ({"count": True}, "here: count: expected a whole number >= 1 and <= 9, got True"),
+        ({"count": 2.0}, "here: count: expected a whole number >= 1 and <= 9, got 2.0"),
+        ({"count": None}, "here: count: expected a whole number >= 1 and <= 9, got None"),
+        ({"rate": float("nan")}, "here: rate: expected a number, got nan"),
+        ({"rate": float("inf")}, "here: rate: expected a number, got inf"),
+        ({"rate": False}, "here: rate: expected a number, got False"),
+        ({"names": "ab"}, "here: names: expected a list, got 'ab'"),
+        ({"names": [1]}, "here: names.0: expected text, got 1"),
+        ({"pair": [1, 2, 3]}, "here: pair: expected a list of 2, got [1, 2, 3]"),
+        ({"pair": [1]}, "here: pair.1: expected a number"),
+        ({"size": 0}, "here: size: expected a whole number > 0 or auto, got 0"),
+        ({"path": 1}, "here: path: expected text or null, got 1"),
+        ({"on": "yes"}, "here: on: expected true or false, got 'yes'"),
+        ({"inner": 1}, "here: inner: expected keys and values, got 1"),
+        (
+            {"inner": {"kind": "squaer"}},
+            "here: inner.kind: expected round or square, got 'squaer'; did you mean 'square'?",
+        ),
+        ({"inner": {"kind": "square", "share": 0}}, "here: inner: a square needs a share"),
+    ],
+)
+def test_mistakes_say_where_what_and_what_is_expected(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        outer(**settings)
+    assert str(error.value).startswith(message)
+
+
+def test_every_mistake_has_a_line_with_its_own_origin() -> None:
+    layers = [
+        Layer("file", {"count": 0, "inner": {"share": 0}}),
+        Layer("flag", {"inner": {"kind": "square"}}),
+    ]
+    with pytest.raises(ConfigError, match=r"^file: count: [^\n]*\nflag: inner: a square needs a share$"):
+        build(Outer, layers)
+
+
+def test_with_settings_checks_what_it_puts_in() -> None:
+    assert with_settings(Outer(size=2), {"count": 5}, "flag") == Outer(count=5, size=2)
+    with pytest.raises(ConfigError, match=r"^flag: count: "):
+        with_settings(Outer(), {"count": 0}, "flag")
+
+
+def test_a_file_may_hold_what_differs_from_another(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("inner: {share: 0.25}\ncount: 2\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\ncount: 4\n")
+    assert build(Outer, read_layers(tmp_path / "b.yaml")) == Outer(count=4, inner=Inner(0.25))
+    (tmp_path / "a.yaml").write_text("count: 0\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: count: "):  # the mistake is the base's
+        build(Outer, read_layers(tmp_path / "b.yaml"))
+
+
+def test_a_base_may_come_with_the_package_and_must_be_there(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text("face_size_px: 96\njpeg_quality: 80\ntrack:\n  min_face_px: 50\nclips_per_shard: 7\n")
-    config = load_config("lrs2", file, {"jpeg_quality": 85, "track.min_coverage": 0.7})
-    assert (config.face_size_px, config.jpeg_quality, config.clips_per_shard) == (96, 85, 7)
-    assert (config.track.min_face_px, config.track.min_coverage) == (50.0, 0.7)
-    assert config.mask == load_config("lrs2").mask
-    assert isinstance(config.track.min_face_px, float)
-    assert load_config("lrs2", file, {"clips_per_shard": "auto"}).clips_per_shard is None
+    file.write_text("base: train-tiny.yaml\n")
+    assert [Path(layer.where).name for layer in read_layers(file)] == ["train-tiny.yaml", "mine.yaml"]
+    file.write_text("base: nowhere.yaml\n")
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        read_layers(file)
+
+
+def test_no_file_is_its_own_base(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("base: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("base: a.yaml\n")
+    with pytest.raises(ConfigError, match="its own base"):
+        read_layers(tmp_path / "a.yaml")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("face_size: 96", "unknown key 'face_size'; did you mean 'face_size_px'?"),
-        ("track:\n  min_face: 9", "unknown key 'track.min_face'; did you mean 'track.min_face_px'?"),
-        ("zzz: 1", "unknown key 'zzz'; known are face_size_px"),
-        ("1: 2", "unknown key '1'"),
-        ("face_size_px: big", "face_size_px: expected a whole number, got 'big'"),
-        ("face_size_px: 96.5", "face_size_px: expected a whole number, got 96.5"),
-        ("face_size_px: true", "face_size_px: expected a whole number, got True"),
-        ("face_size_px: 8", "face_size_px: 8 is not between 32 and 1024"),
-        ("max_clip_s: .nan", "max_clip_s: nan is not between 1 and 600"),
-        ("max_clip_s: long", "max_clip_s: expected a number, got 'long'"),
-        ("all_faces: 1", "all_faces: expected true or false, got 1"),
-        ("clips_per_shard: 0", "clips_per_shard: 0 is not between"),
-        ("clips_per_shard: some", "clips_per_shard: expected a whole number or auto, got 'some'"),
-        ("tracker: dilb", "tracker: expected dlib or face-alignment, got 'dilb'; did you mean 'dlib'?"),
-        ("tracker: [dlib]", "tracker: expected dlib or face-alignment"),
-        ("features: mel", "features: expected a list, got 'mel'"),
-        ("features: [mel, mel]", "features: choose from logfbank, mel, each once"),
-        ("features: [whisper]", "features: choose from logfbank, mel, each once"),
-        ("mask: lower-half", "mask: expected keys and values, got 'lower-half'"),
-        ("mask:\n  kind: upper", "mask.kind: expected lower-half or mouth-box or landmarks, got 'upper'"),
-        ("mask:\n  margin: 0.7", "mask: margin and opening_room are shares"),
-        ("pose:\n  identities: 0", "pose: "),
-        ("track:\n  min_coverage: 2", "track.min_coverage: 2 is not between 0 and 1"),
-        ("jpeg_quality: 90\njpeg_quality: 80", "'jpeg_quality' is set twice"),
-        ("- a\n- b", "expected keys and values, got list"),
-        ("a: [", "not valid YAML"),
-        ("a: !!python/object/apply:os.system [true]", "not valid YAML"),
+        ("a: [", "x: not valid YAML"),
+        ("- 1", "x: expected keys and values, got list"),
+        ("a: 1\nb: 2\na: 3", "'a' is set twice"),
+        ("a: {b: 1, b: 1}", "'b' is set twice"),
+        ("a: !!python/object/apply:os.system [true]", "x: not valid YAML"),
+        ("a: &a [*a]", "x: not valid YAML"),
+        ("a: 2020-13-45", "x: not valid YAML"),
+        ("? [a]\n: 1", "x: not valid YAML"),
+        ("a: " + "[" * 5000, "x: not valid YAML"),
     ],
 )
-def test_mistakes_name_file_and_key(tmp_path: Path, text: str, message: str) -> None:
-    file = tmp_path / "mine.yaml"
-    file.write_text(text)
-    with pytest.raises(ConfigError) as error:
-        load_config("folder", file)
-    assert str(error.value).startswith(f"{file}: ")
+def test_texts_that_are_no_settings(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"^x: ") as error:
+        parse_settings(text, "x")
     assert message in str(error.value)
 
 
-def test_mistakes_on_the_command_line_say_so() -> None:
-    with pytest.raises(ConfigError, match="command line: unknown key 'face_siz'"):
-        load_config("folder", None, {"face_siz": 3})
+def test_texts_that_are_settings() -> None:
+    assert parse_settings("# nothing", "x") == {}
+    assert parse_settings("1: {2: three}", "x") == {"1": {"2": "three"}}
+    assert parse_settings("a: 1e-4\nb: 1E+2\nc: -2e3\nd: 1e4x\ne: 0x1e4", "x") == {
+        "a": 1e-4,
+        "b": 100.0,
+        "c": -2000.0,
+        "d": "1e4x",
+        "e": 0x1E4,
+    }
 
 
-def test_unreadable_config_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"none\.yaml"):
-        load_config("folder", tmp_path / "none.yaml")
-    (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigError, match=r"bytes\.yaml"):
-        load_config("folder", tmp_path / "bytes.yaml")
+def test_settings_of_the_command_line() -> None:
+    layers = [*flag_layers({"inner.share": 0.25}), *override_layers(["inner.kind=square", "names=[x, y]"])]
+    assert build(Outer, layers) == Outer(names=("x", "y"), inner=Inner(0.25, "square"))
+    for wrong, message in (
+        ("count", "looks like section.key=value"),
+        ("count=[", "'count=\\['|count=\\[: not valid YAML"),
+        ("count.more=1", "command line: count: expected a whole number"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            build(Outer, override_layers([wrong]))
 
 
-def test_an_empty_file_changes_nothing(tmp_path: Path) -> None:
-    (tmp_path / "empty.yaml").write_text("# nothing\n")
-    assert load_config("grid", tmp_path / "empty.yaml") == load_config("grid")
-
-
-def test_difference_names_keys_and_values() -> None:
-    old = load_config("lrs2").to_dict()
-    new = load_config(
-        "lrs2", None, {"face_size_px": 96, "mask.kind": "landmarks", "clips_per_shard": 3}
-    ).to_dict()
-    assert difference(old, old) == []
-    assert difference(old, new) == [
-        "face_size_px: 128 -> 96",
-        "clips_per_shard: auto -> 3",
-        "mask.kind: lower-half -> landmarks",
+def test_differences_name_the_leaves() -> None:
+    before = to_mapping(Outer())
+    assert differences(before, before) == []
+    assert differences(before, to_mapping(Outer(count=4, size=2, inner=Inner(0.25)))) == [
+        "count: 3 -> 4",
+        "size: None -> 2",
+        "inner.share: 0.5 -> 0.25",
     ]
-    assert difference({"a": 1}, {"b": {"c": 2}}) == ["a: 1 -> (not set)", "b: (not set) -> {'c': 2}"]
-
-
-def test_what_changes_no_result_is_not_compared() -> None:
-    assert load_config("lrs2", None, {"gpus_per_worker": 0.5}).to_dict() == load_config("lrs2").to_dict()
-
-
-def test_every_number_has_a_range_or_a_check_of_its_own() -> None:
-    def unchecked(config: object, prefix: str = "") -> list[str]:
-        names = []
-        for one in fields(config):  # type: ignore[arg-type]
-            value = getattr(config, one.name)
-            name = f"{prefix}{one.name}"
-            if is_dataclass(value):
-                names += unchecked(value, f"{name}.") if not hasattr(value, "__post_init__") else []
-            elif one.type in ("int", "float", "int | None") and name not in RANGES:
-                names.append(name)
-        return names
-
-    assert unchecked(PrepConfig()) == []
-    for name in RANGES:  # none is left of a setting that is gone
-        where: object = PrepConfig()
-        for part in name.split("."):
-            where = getattr(where, part)
+    assert differences({"a": 1, "n": None}, {"b": {"c": 2}}) == ["a: 1 -> (not set)", "b.c: (not set) -> 2"]
+    assert differences({"a": 0}, {"a": {"b": 1}}) == ["a: 0 -> {'b': 1}"]
+    assert differences({"a": 0}, {}) == ["a: 0 -> (not set)"]

@@ -19,8 +19,8 @@ import pytest
 import ray
 from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
-from syncdiff.pipeline.config import PrepConfig
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
+from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.ray_pool import Progress, RemoteWatch, RunError, connect
 from syncdiff.pipeline.records import Clip, ClipError
 from syncdiff.pipeline.run_ray import Work, _blame, prepare_shards

@@ -274,5 +274,5 @@ def test_openings_that_are_no_numbers_do_not_matter():
     "wrong", [{"policy": "next"}, {"offset_frames": 0}, {"identities": 0}, {"identity_spacing_frames": 0}]
 )
 def test_wrong_settings_are_refused(wrong):
-    with pytest.raises(ValueError, match=r"policy|start at 1"):
+    with pytest.raises(ValueError, match=r"policy|greater than 0"):
         PoseConfig(**wrong)
