@@ -65,7 +65,7 @@ def test_known_failures_are_1_and_a_message(run: Callable[..., Result], store: P
             ("train-tiny.yaml", "--data", tmp_path, "--out", tmp_path),
             "dataset.json is missing",
         ),
-        ("syncdiff-train", ("train-tiny.yaml", "--set", "optim.lrr=1"), "did you mean lr?"),
+        ("syncdiff-train", ("train-tiny.yaml", "--set", "optim.lrr=1"), "did you mean 'optim.lr'?"),
         (
             "syncdiff-generate",
             ("--checkpoint", tmp_path, "--out", tmp_path, "--data", store),

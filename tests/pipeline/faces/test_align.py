@@ -138,7 +138,7 @@ def test_degenerate_landmarks_are_a_declared_failure(spoil):
 @pytest.mark.parametrize("wrong", [-1.0, float("nan"), 1e9])
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValueError, match="smooth_frames"):
-        AlignConfig(wrong)
+        AlignConfig(smooth_frames=wrong)
 
 
 @pytest.mark.parametrize("clip", CLIPS)
