@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
 from syncdiff.evaluate.metrics.av_correlation import longest_run
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
-from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder
-from syncdiff.pipeline.avhubert.inference import prepare_for_inference
+from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, prepare_for_inference
 from syncdiff.pipeline.avhubert.inputs import extract, prepare_audio, prepare_video
 from syncdiff.pipeline.avhubert.load import load_encoder
 from syncdiff.pipeline.faces.align import crop_mouths, mouth_matrices

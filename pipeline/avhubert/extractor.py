@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from syncdiff.pipeline.avhubert.checkpoint import Checkpoint
-from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, LayerChoice, Modality
-from syncdiff.pipeline.avhubert.inference import prepare_for_inference
+from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, LayerChoice, Modality, prepare_for_inference
 from syncdiff.pipeline.avhubert.inputs import extract, prepare_audio, prepare_video
 from syncdiff.pipeline.avhubert.load import load_encoder
 from syncdiff.pipeline.features.extractor import ExtractorInput, stored_as

@@ -28,8 +28,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Layer, PositionalConv
-from syncdiff.pipeline.avhubert.inference import prepare_for_inference
+from syncdiff.pipeline.avhubert.encoder import (
+    AVHubertEncoder,
+    EncoderConfig,
+    Layer,
+    PositionalConv,
+    prepare_for_inference,
+)
 from syncdiff.pipeline.avhubert.inputs import extract
 
 STEPS_PER_SECOND = 25

@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Packing
-from syncdiff.pipeline.avhubert.inference import prepare_for_inference
+from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Packing, prepare_for_inference
 from syncdiff.pipeline.avhubert.load import transformer_tensors
 
 pytestmark = pytest.mark.fairseq

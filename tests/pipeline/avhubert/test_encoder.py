@@ -6,6 +6,10 @@ import copy
 import dataclasses
 import importlib.util
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +22,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from syncdiff.pipeline.avhubert import encoder as encoder_module
 from syncdiff.pipeline.avhubert.checkpoint import EncoderWeights, find_encoder, read_checkpoint
-from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Layer, Packing
-from syncdiff.pipeline.avhubert.inference import can_pack, prepare_for_inference
+from syncdiff.pipeline.avhubert.encoder import (
+    AVHubertEncoder,
+    EncoderConfig,
+    Layer,
+    Packing,
+    prepare_for_inference,
+)
 from syncdiff.pipeline.avhubert.inputs import extract, plan_batches, prepare_audio, prepare_video
 from syncdiff.pipeline.avhubert.load import build_encoder, encoder_config, load_encoder
 from syncdiff.pipeline.avhubert.resnet import FRAMES_PER_CHUNK
@@ -78,14 +88,14 @@ def difference(values: Tensor | np.ndarray, wanted: np.ndarray) -> float:
 # --- the original's figures -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["plain", "prepared"])
 @pytest.mark.parametrize("name", CHECKPOINTS)
 @pytest.mark.parametrize("what", list(LAYERS))
 def test_audio_layers_equal_the_original(
-    golden: Path, expected: dict[str, np.ndarray], name: str, what: str, packed: bool
+    golden: Path, expected: dict[str, np.ndarray], name: str, what: str, prepared: bool
 ) -> None:
     encoder, _ = load_encoder(golden / "avhubert" / name, "audio")
-    if packed:
+    if prepared:
         prepare_for_inference(encoder)
     for clip in CLIPS:
         with torch.inference_mode():
@@ -106,12 +116,12 @@ def test_a_padded_batch_equals_the_original(golden: Path, expected: dict[str, np
         assert not row[len(clip) :].any()
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["plain", "prepared"])
 def test_video_and_both_equal_the_original(
-    expected: dict[str, np.ndarray], full_weights: EncoderWeights, packed: bool
+    expected: dict[str, np.ndarray], full_weights: EncoderWeights, prepared: bool
 ) -> None:
     encoder = build_encoder(full_weights, "both")
-    if packed:
+    if prepared:
         prepare_for_inference(encoder)
     noise = np.random.default_rng(7).standard_normal((1, 1, 75, 88, 88)).astype(np.float32)
     video, audio = torch.from_numpy(noise), audio_input(expected, CLIPS[0])[None]
@@ -220,14 +230,14 @@ def variant(tiny: EncoderWeights, options: dict[str, Any]) -> EncoderWeights:
     return dataclasses.replace(tiny, state=state, model=tiny.model | options)
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["plain", "packed"])
+@pytest.mark.parametrize("prepared", [False, True], ids=["plain", "prepared"])
 @pytest.mark.parametrize("options", VARIANTS, ids=str)
 def test_every_variant_equals_the_definition(
-    tiny: EncoderWeights, options: dict[str, Any], packed: bool
+    tiny: EncoderWeights, options: dict[str, Any], prepared: bool
 ) -> None:
     weights = variant(tiny, options)
     encoder = build_encoder(weights, "audio")
-    if packed:
+    if prepared:
         prepare_for_inference(encoder)
     generator = torch.Generator().manual_seed(2)
     clips = [torch.randn(n, 104, generator=generator) for n in (1, 2, 75, 33, 130, 300)]
@@ -343,11 +353,28 @@ def test_bfloat16_stays_near_float32(tiny: EncoderWeights, modality: Any) -> Non
     assert 0 < (got - wanted).norm() / wanted.norm() < 0.03
 
 
-def test_preparing_replaces_every_linear_layer(tiny: EncoderWeights) -> None:
-    encoder = build_encoder(tiny, "audio")
-    prepare_for_inference(encoder)
-    left = [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]
-    assert bool(left) != can_pack()
+def test_bfloat16_works_without_avx512(tmp_path: Path) -> None:
+    """In a process of its own: PyTorch and oneDNN choose their instructions when they are first used."""
+    checkpoint = make_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    program = (
+        "import numpy as np; from syncdiff.pipeline.avhubert.extractor import load_avhubert;"
+        "from syncdiff.pipeline.features.extractor import ExtractorInput;"
+        f"features = load_avhubert({str(checkpoint)!r}, 'both', compute_dtype='bfloat16');"
+        "clip = ExtractorInput(np.zeros(6400, np.int16), 10, np.zeros((10, 96, 96), np.uint8));"
+        "assert np.isfinite(features([clip])[0].values).all()"
+    )
+    without = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | without, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_production_code_calls_no_private_operators() -> None:
+    """They differ between versions of PyTorch and between processors."""
+    package = Path(encoder_module.__file__).parents[1]
+    calls = [path for path in package.rglob("*.py") if re.search(r"torch\.(ops\b|_C\b)", path.read_text())]
+    assert calls == []
 
 
 def test_the_encoder_can_be_trained(tiny: EncoderWeights) -> None:
