@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import Progress as Bar
 
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import features_app
@@ -151,13 +150,12 @@ def weights_list(
 def weights_fetch(name: Annotated[str, typer.Argument(help="A name from `weights list`.")]) -> None:
     """Download one file and check it against its published hash.
 
-    Example: `syncdiff-prep weights fetch syncnet_v2`
+    Example: `syncdiff-prep weights fetch syncnet`
     """
     entry = entry_named(name)
-    out.print(f"{entry.file}: {entry.licence}; published at {entry.published_at}", highlight=False)
-    with Bar(console=out) as bar:
-        task = bar.add_task(entry.file, total=entry.size_bytes)
-        found = fetch(entry, progress=lambda done, total: bar.update(task, completed=done, total=total))
+    size = "" if entry.size_bytes is None else f" ({show.bytes_text(entry.size_bytes)})"
+    out.print(f"{entry.file}{size}: {entry.licence}; published at {entry.published_at}", highlight=False)
+    found = fetch(entry, progressbar=True)
     state = "verified" if found.verified else f"not verified, its sha256 is {found.sha256}"
     out.print(f"{found.path}: {state}", highlight=False, soft_wrap=True)
 

@@ -9,22 +9,21 @@ result then says `verified=False`, as it does for files whose publishers state n
 from __future__ import annotations
 
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import pooch
 import yaml
 
 from syncdiff.pipeline.file_hash import sha256_file
 
+if TYPE_CHECKING:
+    import requests
+
 FOLDER_VARIABLE = "SYNCDIFF_WEIGHTS"
-Progress = Callable[[int, "int | None"], None]
-"""Called with the bytes that are here and the bytes in all (None where the server does not say)."""
 State = Literal["missing", "present", "verified", "differs"]
 
 
@@ -145,38 +144,43 @@ def how_to_get(entry: WeightEntry) -> str:
 
 
 def fetch(
-    entry: WeightEntry,
-    folder: Path | None = None,
-    *,
-    progress: Progress | None = None,
-    timeout_s: float = 60.0,
+    entry: WeightEntry, folder: Path | None = None, *, progressbar: bool = False, timeout_s: float = 60.0
 ) -> WeightFile:
     """Download the file into `folder` (default `weights_folder()`), unless it is there already.
 
-    The bytes go to `<file>.part`, which a later call continues, and get their name only when complete and,
-    where the hash is known, right. Addresses are tried in order. Raises WeightsError; an existing file that
-    differs is never overwritten.
+    The bytes get the file's name only when complete and, where the hash is known, right. Addresses are tried
+    in order. Raises WeightsError; an existing file that differs is never overwritten.
     """
     target = (folder or weights_folder()) / entry.file
     if target.is_file():
         return verify(target, entry)
-    part = target.with_name(f"{entry.file}.part")
+    pooch.get_logger().setLevel("ERROR")  # else it asks the person to note down the hash of what came
+    download = pooch.HTTPDownloader(
+        progressbar=progressbar,
+        timeout=timeout_s,
+        headers={"User-Agent": "syncdiff"},
+        hooks={"response": _refuse_downgrade},
+    )
+    sha256 = None if entry.sha256 is None else f"sha256:{entry.sha256}"
     failures = []
     for url in entry.urls:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _download(url, part, entry.sha256 is not None, progress, timeout_s)
-            verify(part, entry)
-        except (OSError, HTTPException) as error:
+            pooch.retrieve(url, sha256, entry.file, target.parent, downloader=download)
+        except OSError as error:  # those of requests are among them
             failures.append(f"{url}: {error}")
-        except WeightsError:
-            part.unlink()
+        except ValueError:
             failures.append(f"{url}: what came has another hash than was published")
         else:
-            _tag(part).unlink(missing_ok=True)
-            part.replace(target)
+            target.chmod(0o644)  # pooch leaves a file that only its owner may read
             return verify(target, entry)
     raise WeightsError("\n".join([f"{entry.file} could not be fetched:", *failures, "", how_to_get(entry)]))
+
+
+def _refuse_downgrade(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Not every publisher states a hash: what comes unencrypted after an https address could be anyone's."""
+    target = response.headers.get("Location", "")
+    if response.is_redirect and response.url.startswith("https:") and target.startswith("http:"):
+        raise OSError(f"redirected to an address that is not https: {target}")
 
 
 def _status(entry: WeightEntry, check: bool) -> WeightStatus:
@@ -202,48 +206,3 @@ def _present(entry: WeightEntry) -> Iterator[Path]:
 def _cache_home() -> Path:
     chosen = os.environ.get("XDG_CACHE_HOME")
     return Path(chosen) if chosen else Path.home() / ".cache"
-
-
-# ---- Fetching -------------------------------------------------------------------------------------
-
-
-def _download(url: str, part: Path, has_hash: bool, progress: Progress | None, timeout_s: float) -> None:
-    """Bring `part` to completion; raises OSError or HTTPException.
-
-    What is there already is continued if the known hash, or the server's tag of it, will tell a mixture.
-    """
-    tag = _tag(part).read_text("utf-8") if _tag(part).is_file() else ""
-    have = part.stat().st_size if part.is_file() and (has_hash or tag) else 0
-    headers = {"User-Agent": "syncdiff"}
-    if have:
-        headers |= {"Range": f"bytes={have}-"} | ({"If-Range": tag} if tag else {})
-    try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=timeout_s)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and error.headers.get("Content-Range") == f"bytes */{have}":
-            return  # nothing is left to send
-        if error.code == 416:
-            part.unlink()
-        raise
-    with response:
-        if url.startswith("https:") and not response.geturl().startswith("https:"):
-            raise OSError(f"redirected to an address that is not https: {response.geturl()}")
-        have = have if response.status == 206 else 0
-        _tag(part).write_text(response.headers.get("ETag", ""), "utf-8")
-        length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
-        with part.open("ab" if have else "wb") as file:
-            for block in iter(lambda: response.read(1 << 18), b""):
-                file.write(block)
-                have += len(block)
-                if progress is not None:
-                    progress(have, total)
-            file.flush()
-            os.fsync(file.fileno())
-    if total is not None and have != total:
-        raise OSError(f"the connection ended after {have:,} of {total:,} bytes; run it again to go on")
-
-
-def _tag(part: Path) -> Path:
-    """Beside an unfinished download: the server's name for the version that it belongs to."""
-    return part.with_name(f"{part.name}.etag")
