@@ -23,11 +23,12 @@ import numpy as np
 from syncdiff.model.audio import audio_windows, clip_audio
 from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.generate import Job, Model, generate, make_job, there_and_back
-from syncdiff.model.render import paste, write_video
+from syncdiff.model.render import paste, write_playable
 from syncdiff.model.video_faces import frames_in_order
 from syncdiff.pipeline.config import ConfigError, differences
 from syncdiff.pipeline.console import Meter
-from syncdiff.pipeline.records import FPS, SAMPLES_PER_FRAME, U8, Bool, ClipError
+from syncdiff.pipeline.media.read import fit_audio
+from syncdiff.pipeline.records import FPS, U8, Bool, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset
 from syncdiff.pipeline.store.write import write_atomic
 
@@ -227,5 +228,5 @@ def write_result(dataset: Dataset, pair: Pair, job: Job, path: Path, raw: Path |
         for frame, made, i in zip(frames, job.made, job.order, strict=True)
     )
     pcm = sound.audio()
-    pcm = None if pcm is None else pcm[: len(job.order) * SAMPLES_PER_FRAME]
-    write_video(path, pasted, Fraction(FPS), pcm, len(job.order))
+    pcm = None if pcm is None else fit_audio(pcm, len(job.order))[0]
+    write_playable(path, pasted, Fraction(FPS), pcm)

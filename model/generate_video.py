@@ -16,11 +16,12 @@ import numpy as np
 
 from syncdiff.model.audio import Hearing, audio_windows, read_speech, speech_features
 from syncdiff.model.generate import Index, Job, Model, generate, make_job, there_and_back
-from syncdiff.model.render import SoundFile, paste, write_video
+from syncdiff.model.render import paste, write_playable
 from syncdiff.model.video_faces import TrackedFace, find_faces, frames_in_order, open_at_own_rate
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.media.read import read_audio
+from syncdiff.pipeline.media.write import SoundFile
 from syncdiff.pipeline.records import F32, FPS, SAMPLE_RATE_HZ, U8, ClipError
 
 
@@ -71,8 +72,9 @@ def dub(
             "generate", "no-face", "no face is seen in the part of the video that the speech covers"
         )
     redrawn = render(frames_in_order(video_path, video.fps, order), order, made)
-    start = probe(sound_path or video_path)
-    write_video(out, redrawn, video.fps, SoundFile(sound_path or video_path, -start.sound_offset_s), frames)
+    sound = sound_path or video_path
+    heard = SoundFile(sound, -probe(sound).sound_offset_s, frames / video.fps)
+    write_playable(out, redrawn, video.fps, heard)
     return Dubbed(out, frames, len(made), video.fps)
 
 

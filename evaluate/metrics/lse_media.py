@@ -23,9 +23,10 @@ import ffmpeg
 import numpy as np
 
 from syncdiff.evaluate.metrics.syncnet import IMAGE_SIZE_PX
-from syncdiff.pipeline.media.ffmpeg import FfmpegProcess, command_line, error_lines
-from syncdiff.pipeline.media.probe import MAX_DURATION_S, MAX_PIXELS, MediaInfo, media_input, probe
-from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8, ClipError
+from syncdiff.pipeline.media.ffmpeg import FfmpegProcess, command_line
+from syncdiff.pipeline.media.probe import MAX_PIXELS, MediaInfo, media_input, probe
+from syncdiff.pipeline.media.read import decode_sound
+from syncdiff.pipeline.records import FPS, I16, U8, ClipError
 
 HEADER_END = b"\r\n\r\n"
 READ_BYTES = 16 * 1024
@@ -72,18 +73,8 @@ def protocol_sound(path: Path, *, info: MediaInfo | None = None) -> I16:
     info = info or probe(path)
     if not info.has_audio:
         raise ClipError("media", "no-sound", "the file holds no sound")
-    options: dict[str, object] = {"async": 1}
-    if info.sample_format in ("u8", "u8p", "s16", "s16p"):
-        options["internal_sample_fmt"] = "s16p"
-    stream = media_input()["a:0"].filter("aresample", **options)
-    command = ffmpeg.output(stream, "-", f="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE_HZ)
-    with FfmpegProcess(command_line(command, path, "error")) as process:
-        data = process.read_all(2 * SAMPLE_RATE_HZ * MAX_DURATION_S)
-        process.finish()
-        messages = error_lines(process.log)
-    if not data:
-        raise ClipError("media", "decode-error", f"no sound could be decoded: {messages[-1:]}")
-    return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
+    in_16_bits = info.sample_format in ("u8", "u8p", "s16", "s16p")
+    return decode_sound(path, {"internal_sample_fmt": "s16p"} if in_16_bits else {})
 
 
 def _split(process: FfmpegProcess) -> Iterator[bytes]:

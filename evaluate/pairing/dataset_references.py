@@ -8,20 +8,16 @@ part of a longer source, that part of it, lossless too.
 from __future__ import annotations
 
 import hashlib
-import itertools
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import soundfile
-
 from syncdiff.pipeline.datasets.clip_ids import unescape_path
 from syncdiff.pipeline.file_hash import sha256_file
-from syncdiff.pipeline.media.ffmpeg import feed_frames, ffmpeg_binary
 from syncdiff.pipeline.media.read import open_video, read_audio
-from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
+from syncdiff.pipeline.media.write import LOSSLESS, write_video
+from syncdiff.pipeline.records import SAMPLES_PER_FRAME, U8, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
 
 RENDERING = 1  # raised when the same row would give another file
@@ -98,7 +94,7 @@ def write_stored(clip: StoredClip, path: Path) -> None:
         return
     if clip.source is None:
         row = _dataset(clip.store).by_id(clip.clip_id)
-        write_lossless(path, _crops(row), row.audio())
+        write_video(path, _crops(row), row.audio(), LOSSLESS)
         return
     try:
         sha256 = sha256_file(clip.source)
@@ -110,25 +106,7 @@ def write_stored(clip: StoredClip, path: Path) -> None:
     first, last = clip.start_frame, clip.start_frame + clip.num_frames
     if sound is not None:
         sound = sound[first * SAMPLES_PER_FRAME : last * SAMPLES_PER_FRAME]
-    write_lossless(path, _span(clip.source, first, last), sound)
-
-
-def write_lossless(path: Path, frames: Iterator[U8], sound: I16 | None) -> None:
-    """Frames [H,W,3] RGB at 25 per second and sound int16 [S] at 16 kHz as FFV1 and PCM in Matroska.
-
-    What `open_video` and `read_audio` then give is equal to what was written. Raises OSError.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    wav = path.with_name(f"{path.name}.{os.getpid()}.wav")
-    try:
-        if sound is not None:
-            soundfile.write(wav, sound, SAMPLE_RATE_HZ, subtype="PCM_16", format="WAV")
-        _encode(part, frames, wav if sound is not None else None)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-        wav.unlink(missing_ok=True)
+    write_video(path, _span(clip.source, first, last), sound, LOSSLESS)
 
 
 @lru_cache(maxsize=2)
@@ -151,15 +129,3 @@ def _span(source: Path, first: int, last: int) -> Iterator[U8]:
         number += len(chunk)
         if number >= last:
             return
-
-
-def _encode(path: Path, frames: Iterator[U8], wav: Path | None) -> None:
-    first = next(frames)
-    height, width = first.shape[:2]
-    command = [ffmpeg_binary(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FPS), "-i", "-"]
-    command += ["-i", f"file:{wav.absolute()}", "-c:a", "pcm_s16le"] if wav else []
-    # bitexact leaves random identifiers out of the file, so that the same row gives the same bytes.
-    command += ["-c:v", "ffv1", "-level", "3", "-g", "1", "-pix_fmt", "bgr0", "-fflags", "+bitexact"]
-    command += ["-flags:v", "+bitexact", "-flags:a", "+bitexact", "-f", "matroska", f"file:{path.absolute()}"]
-    feed_frames(command, itertools.chain([first], frames))

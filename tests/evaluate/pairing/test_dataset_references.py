@@ -12,30 +12,12 @@ from syncdiff.evaluate.pairing.dataset_references import (
     StoredClip,
     list_stored,
     short_name,
-    write_lossless,
     write_stored,
 )
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.read import open_video, read_audio
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store.read import open_dataset
-
-
-def test_what_is_written_comes_back_and_the_bytes_do_not_vary(tmp_path: Path, media: ModuleType) -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (7, 34, 51, 3), np.uint8)
-    sound = np.random.default_rng(1).integers(-30000, 30000, 7 * 640).astype(np.int16)
-    paths = [tmp_path / "deep" / f"{k}.mkv" for k in range(2)]
-    for path in paths:
-        write_lossless(path, iter(frames), sound)
-    assert np.array_equal(np.concatenate(list(open_video(paths[0]).chunks())), frames)
-    assert np.array_equal(read_audio(paths[0]), sound)
-    assert paths[0].read_bytes() == paths[1].read_bytes()
-    assert sorted(p.name for p in (tmp_path / "deep").iterdir()) == ["0.mkv", "1.mkv"]
-
-
-def test_silent_rows_give_silent_videos(tmp_path: Path, media: ModuleType) -> None:
-    write_lossless(tmp_path / "a.mkv", iter(media.moving_frames(3, 32, 24)), None)
-    assert read_audio(tmp_path / "a.mkv") is None
 
 
 def test_rows_are_listed_by_the_names_that_results_have(prepared_sample: Path, tmp_path: Path) -> None:
