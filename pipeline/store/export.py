@@ -41,8 +41,8 @@ def folder_name(clip_id: str) -> str:
 
     Letters, digits and -_.@/ stay; all else is percent-encoded, and so is a leading dot or dash.
     """
-    parts = clip_id.split("/")[1:]
-    safe = [quote(part, safe="-_.@") for part in parts]
+    parts = clip_id.split("/")
+    safe = [quote(part, safe="-_.@") for part in parts[1:] or parts]
     return "/".join(f"%{ord(p[0]):02X}{p[1:]}" if p[:1] in ("-", ".") else p for p in safe)
 
 

@@ -1,11 +1,15 @@
-"""Where the parts of a data set lie below its folder, and its manifest `dataset.json`."""
+"""Where the parts of a data set lie below its folder, and its manifest, whose names are checked."""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+_PLAIN_NAME = re.compile(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]{0,199}")  # neither hidden nor `..`
 
 
 class StoreError(Exception):
@@ -62,12 +66,75 @@ class StorePaths:
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """The content of dataset.json. Raises StoreError where the folder holds no finished data set."""
+    """The content of dataset.json, its names checked: see `check_names`.
+
+    Raises StoreError where the folder holds no finished data set, or one that cannot be trusted.
+    """
     paths = StorePaths(root)
     if paths.manifest.is_file():
-        manifest: dict[str, Any] = json.loads(paths.manifest.read_text(encoding="utf-8"))
+        manifest = read_json(paths.manifest)
+        check_names(paths, manifest)
         return manifest
     if paths.work.is_dir():
         raise StoreError(f"{root}: preparation is not finished; run the same syncdiff-prep command again")
     hint = f"make one with syncdiff-prep LAYOUT RAW --out {root}"
     raise StoreError(f"{root}: no data set here (dataset.json is missing); {hint}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. Raises StoreError with the file's name where there is none in it."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{path} is damaged: {error or 'nested too deeply'}") from error
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is damaged: it holds no JSON object")
+    return content
+
+
+def check_names(paths: StorePaths, manifest: Mapping[str, Any]) -> None:
+    """Raise StoreError unless all that a manifest names is a file of the store itself.
+
+    A data set may come from anyone. Its splits, shards and extractors become names of files, so each must be
+    a single plain part of a path, every file must lie where `StorePaths` puts it, and no link may lead out.
+    """
+    try:
+        names = list(manifest["features"])
+        for shard in manifest["shards"]:
+            names += [shard["name"], shard["split"], *shard["features"]]
+        for name in names:
+            if not (isinstance(name, str) and _PLAIN_NAME.fullmatch(name)):
+                raise StoreError(f"{paths.manifest}: {name!r} cannot name a split, shard or extractor")
+        for shard in manifest["shards"]:
+            places = [(shard["clips"], paths.clips(shard["name"]))]
+            places += [(file, paths.features(e, shard["name"])) for e, file in shard["features"].items()]
+            for file, place in places:
+                if paths.root / file["file"] != place:
+                    raise StoreError(f"{paths.manifest}: {file['file']!r} should be {place.name}")
+    except (TypeError, KeyError, AttributeError) as error:
+        raise StoreError(f"{paths.manifest} is no manifest of a data set ({error!r})") from error
+    check_links(paths)
+
+
+def check_links(paths: StorePaths) -> None:
+    """Raise StoreError where a link at a place that is read or written leads out of the data set."""
+    inside = paths.root.resolve()
+    for pattern in ("*", "clips/*", "features/*", "features/*/*", "report/*", ".work/*", ".work/features/*"):
+        for path in paths.root.glob(pattern):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise StoreError(
+                    f"{path} is a link that leads out of the data set; put the file itself there"
+                )
+
+
+# A part of a path that is empty, `.` or `..`, written plainly or percent-escaped, and control characters.
+_LEADS_OUT = r"(^|/|%2[fF])(\.|%2[eE]){0,2}(/|%2[fF]|$)|\x00"
+BAD_TEXT = {
+    "clip_id": _LEADS_OUT + r"|[\x01-\x1f\x7f]",
+    "source": _LEADS_OUT,
+    "split": _LEADS_OUT + "|[/\\\\]",
+}
+"""Column -> regular expression (of Python and of RE2) of what no program of ours writes there.
+
+These texts become paths: of exported clips, of generated videos, of sources that are read again.
+"""

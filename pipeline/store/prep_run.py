@@ -22,7 +22,7 @@ from syncdiff.pipeline.store.manifest import (
     finished_shards,
     write_manifest,
 )
-from syncdiff.pipeline.store.paths import StorePaths, read_manifest
+from syncdiff.pipeline.store.paths import StoreError, StorePaths, check_links, read_manifest
 from syncdiff.pipeline.store.schema import REJECT_SCHEMA
 from syncdiff.pipeline.store.write import write_atomic
 
@@ -61,6 +61,7 @@ class PrepRun:
         ours = self.paths.manifest.is_file() or self.paths.work.is_dir()
         if not ours and root.is_dir() and any(root.iterdir()):
             raise PlanError(f"{root} is not empty and is no data set of ours; choose another --out")
+        check_links(self.paths)
         with locked(self.paths):
             earlier = earlier_identity(self.paths)
             lines = self.identity.differences(earlier) if earlier is not None else []
@@ -147,7 +148,7 @@ def _remove_store(paths: StorePaths) -> None:
     }
     features |= {(path.parent.name, path.stem) for path in (paths.work / "features").glob("*/*.json")}
     shards = {result.name for result in finished_shards(paths)}
-    if paths.manifest.is_file():
+    with suppress(StoreError):  # a damaged manifest names nothing
         for shard in read_manifest(paths.root)["shards"]:
             shards.add(shard["name"])
             features |= {(extractor_id, shard["name"]) for extractor_id in shard["features"]}

@@ -6,6 +6,7 @@ Nothing is read before it is asked for: a column of a clip is fetched from the c
 from __future__ import annotations
 
 import json
+import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from syncdiff.pipeline.media.flac import decode_flac
 from syncdiff.pipeline.media.images import decode_grey, decode_jpeg, decode_mask
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8, Bool
-from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_manifest
+from syncdiff.pipeline.store.paths import BAD_TEXT, StoreError, StorePaths, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, check_version
 
 # A row group holds one to a few clips; keeping a few columns of it lets a reader ask for frames, masks and
@@ -124,7 +126,12 @@ class Dataset:
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These clip columns over all rows, in order."""
         parts = [pq.read_table(self.paths.clips(s), columns=list(columns)) for s in self.shards]
-        return pa.concat_tables(parts) if parts else CLIP_SCHEMA.empty_table().select(list(columns))
+        table = pa.concat_tables(parts) if parts else CLIP_SCHEMA.empty_table().select(list(columns))
+        for name in BAD_TEXT.keys() & set(columns):
+            bad = table[name].filter(pc.match_substring_regex(table[name], BAD_TEXT[name]))
+            if len(bad):
+                raise StoreError(f"{self.root}: {name} {bad[0].as_py()!r} leads out of the data set")
+        return table
 
     def clips_of(self, shard: str) -> list[ClipView]:
         """The rows of one shard, in order."""
@@ -156,8 +163,11 @@ class ClipView:
         return int(self.value("num_frames"))
 
     def value(self, name: str) -> Any:
-        """A scalar column as a Python value (None where null)."""
-        return self._cell(name).as_py()
+        """A scalar column as a Python value (None where null). StoreError for a path that leads out."""
+        value = self._cell(name).as_py()
+        if name in BAD_TEXT and re.search(BAD_TEXT[name], value):
+            raise StoreError(f"{self.dataset.root}: {name} {value!r} leads out of the data set")
+        return value
 
     def column(self, name: str) -> np.ndarray[Any, Any]:
         """A per-frame column as an array [T, ...], such as landmarks_px [T,68,2] or pose_index [T]."""
