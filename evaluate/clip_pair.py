@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from syncdiff.pipeline.faces.backend import FaceBackend, box_iou, box_of_shape
-from syncdiff.pipeline.faces.follow import TrackConfig
 from syncdiff.pipeline.faces.speaker import choose_speaker
 from syncdiff.pipeline.faces.track import TrackResult, track_faces
+from syncdiff.pipeline.faces.tracker import TrackConfig
 from syncdiff.pipeline.features.av_sync import loudness
 from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import Video, open_video, read_audio

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from syncdiff.model.generate import Index, scratch
 from syncdiff.pipeline.faces.align import AlignConfig, crop_faces, crop_matrices, to_crop
 from syncdiff.pipeline.faces.backend import FaceBackend
-from syncdiff.pipeline.faces.follow import TrackConfig
 from syncdiff.pipeline.faces.head_pose import head_pose_deg, mouth_opening, sharpness
 from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
 from syncdiff.pipeline.faces.reference_frames import PoseConfig, select
 from syncdiff.pipeline.faces.speaker import choose_speaker
 from syncdiff.pipeline.faces.track import track_faces
+from syncdiff.pipeline.faces.tracker import TrackConfig
 from syncdiff.pipeline.features.av_sync import loudness
 from syncdiff.pipeline.media.images import decode_jpeg, decode_mask, encode_jpeg, encode_mask
 from syncdiff.pipeline.media.probe import MediaInfo, probe

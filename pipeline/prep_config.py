@@ -21,9 +21,9 @@ from syncdiff.pipeline.config import (
     to_mapping,
 )
 from syncdiff.pipeline.faces.align import AlignConfig
-from syncdiff.pipeline.faces.follow import TrackConfig
 from syncdiff.pipeline.faces.mask import MaskConfig
 from syncdiff.pipeline.faces.reference_frames import PoseConfig
+from syncdiff.pipeline.faces.tracker import TrackConfig
 
 FEATURES = ("logfbank", "mel")
 

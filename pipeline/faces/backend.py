@@ -1,8 +1,8 @@
-"""Where the faces are in one frame, and their 68 landmarks: the interface and the default backend, dlib.
+"""Where the faces are in one frame, and their 68 landmarks: what a backend offers, and the face box.
 
 A backend answers questions about single frames and remembers nothing between them; following a face from
-frame to frame is the business of `faces.follow`. "Face box" means everywhere the square that
-dlib's HOG detector puts on a face (brows to chin); a backend with other boxes converts to and from it.
+frame to frame is the business of `faces.tracker`. "Face box" means everywhere the square that dlib's HOG
+detector puts on a face (brows to chin); a backend with other boxes converts to and from it.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ MEAN_SHAPE: F32 = np.array(
     dtype=np.float32,
 )
 # fmt: on
+# As complex numbers x + iy, in which a similarity is a product and a sum.
 _FROM_MEAN = (MEAN_SHAPE - MEAN_SHAPE.mean(axis=0)) @ np.array([1, 1j])
 _MEAN_TO_CENTRE = complex(*(0.5 - MEAN_SHAPE.mean(axis=0)))
 
@@ -65,22 +66,22 @@ class Detections:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Landmarks of n faces in one frame: landmarks_px [n,68,2] float32, doubt [n] float32.
+    """Landmarks of n faces in one frame: landmarks_px [n,68,2] float32, uncertainty [n] float32.
 
-    Doubt is 0 where the predictor is certain of the whole shape; its scale is the backend's own.
+    Uncertainty is 0 where the predictor is certain of the whole shape; its scale is the backend's own.
     """
 
     landmarks_px: F32
-    doubt: F32
+    uncertainty: F32
 
     def __post_init__(self) -> None:
-        count = len(self.doubt)
+        count = len(self.uncertainty)
         check_array("landmarks_px", self.landmarks_px, np.float32, (count, 68, 2))
-        check_array("doubt", self.doubt, np.float32, (count,))
+        check_array("uncertainty", self.uncertainty, np.float32, (count,))
 
     def at(self, index: int) -> Shapes:
         """The one face of this index."""
-        return Shapes(self.landmarks_px[index : index + 1], self.doubt[index : index + 1])
+        return Shapes(self.landmarks_px[index : index + 1], self.uncertainty[index : index + 1])
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,19 @@ class Seen:
     shapes: Shapes
 
     def __post_init__(self) -> None:
-        check_array("scores", self.scores, np.float32, (len(self.shapes.doubt),))
+        check_array("scores", self.scores, np.float32, (len(self.shapes.uncertainty),))
 
 
 class FaceBackend(Protocol):
     """A detector and landmark predictor, a `FrameBackend` or a `BatchBackend`. Frames are RGB uint8 [H,W,3].
 
-    A shape with more doubt than `max_doubt`, or a face whose score is below `min_score`, is no face.
+    A shape with more than `max_uncertainty`, or a face whose score is below `min_score`, is no face.
     """
 
     @property
     def name(self) -> str: ...
     @property
-    def max_doubt(self) -> float: ...
+    def max_uncertainty(self) -> float: ...
     @property
     def min_score(self) -> float: ...
 
@@ -124,14 +125,14 @@ class BatchBackend(FaceBackend, Protocol):
 class FrameBackend(FaceBackend, Protocol):
     """One that is asked about single places too, so that faces can be followed instead of detected.
 
-    `efforts` counts the ways `detect` can look, from cheap (0) to thorough (efforts - 1).
+    `detector_levels` counts the ways `detect` can look, from cheap (0) to thorough (the highest).
     """
 
     @property
-    def efforts(self) -> int: ...
+    def detector_levels(self) -> int: ...
 
-    def detect(self, frame: U8, effort: int = 0) -> Detections:
-        """Faces anywhere in the frame."""
+    def detect(self, frame: U8, level: int = 0) -> Detections:
+        """Faces anywhere in the frame, by the detector of this level."""
         ...
 
     def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
@@ -139,7 +140,7 @@ class FrameBackend(FaceBackend, Protocol):
         ...
 
     def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
-        """Landmarks [n,68,2] as of `fit`, in less time: without the doubt."""
+        """Landmarks [n,68,2] as of `fit`, in less time: without the uncertainty."""
         ...
 
     def verify(self, frame: U8, box_px: F32, roll_rad: float, thorough: bool = False) -> float:

@@ -33,19 +33,19 @@ class DlibBackend:
     """HOG detector, MMOD CNN where it is asked to be thorough, and the 68-point regression-tree predictor.
 
     HOG: Dalal & Triggs 2005 with the max-margin training of King 2015; predictor: Kazemi & Sullivan 2014;
-    MMOD: King 2015 on a small CNN. HOG and MMOD see faces from 80 px on the image they are given. The efforts
-    of `detect`: HOG on the image reduced to `search_side_px`; HOG on the image doubled, or reduced to
-    `fine_side_px` if that is less; MMOD on the image doubled, or reduced to `mmod_side_px`. Scores are HOG's
-    distance from its threshold (1 to 3 for faces from the front), for MMOD its confidence (0 to 1.1). Doubt
-    is the mean distance between two predictions from differing starts, in box sides (0.003 to 0.02 where a
-    face fits, 0.2 on a cartoon).
+    MMOD: King 2015 on a small CNN. HOG and MMOD see faces from 80 px on the image they are given. The levels
+    of `detect`: (0) HOG on the image reduced to `search_side_px`; (1) HOG on the image doubled, or reduced to
+    `fine_side_px` if that is less; (2) MMOD on the image doubled, or reduced to `mmod_side_px`. Scores are
+    HOG's distance from its threshold (1 to 3 for faces from the front), for MMOD its confidence (0 to 1.1).
+    Uncertainty is the mean distance between two predictions from differing starts, in box sides (0.003 to
+    0.02 where a face fits, 0.2 on a cartoon).
 
     Raises ClipError("track", "model-missing") when the files of `face-recognition-models` are not there.
     """
 
     name = "dlib"
-    efforts = 3
-    max_doubt = 0.04
+    detector_levels = 3
+    max_uncertainty = 0.04
     min_score = -0.4
 
     def __init__(self, search_side_px: int = 640, fine_side_px: int = 1600, mmod_side_px: int = 320) -> None:
@@ -56,23 +56,23 @@ class DlibBackend:
         self._mmod_path = folder / "mmod_human_face_detector.dat"
         self._mmod: dlib.cnn_face_detection_model_v1 | None = None
 
-    def detect(self, frame: U8, effort: int = 0) -> Detections:
-        small, scale = fit_side(frame, self._sides_px[effort], enlarge=2.0 if effort else 1.0)
+    def detect(self, frame: U8, level: int = 0) -> Detections:
+        small, scale = fit_side(frame, self._sides_px[level], enlarge=2.0 if level else 1.0)
         grey = np.asarray(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY), np.uint8)
-        if effort == 2:
+        if level == 2:
             return _as_detections(*self._run_mmod(grey), scale)
         rectangles, scores, _ = self._hog.run(grey, 0, 0.0)
         return _as_detections(rectangles, scores, scale)
 
     def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
         shapes = np.empty((len(boxes_px), 68, 2), np.float32)
-        doubt = np.empty(len(boxes_px), np.float32)
+        uncertainty = np.empty(len(boxes_px), np.float32)
         for index, (box, roll) in enumerate(zip(boxes_px, roll_rad, strict=True)):
             patch, to_frame = _face_patch(frame, box, float(roll))
             first, second = (self._predict(patch, start) for start in _STARTS)
             shapes[index] = _moved((first + second) / 2, to_frame)
-            doubt[index] = np.hypot(*(first - second).T).mean() / _PREDICTOR_FACE_PX
-        return Shapes(shapes, doubt)
+            uncertainty[index] = np.hypot(*(first - second).T).mean() / _PREDICTOR_FACE_PX
+        return Shapes(shapes, uncertainty)
 
     def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
         shapes = np.empty((len(boxes_px), 68, 2), np.float32)

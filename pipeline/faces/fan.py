@@ -41,15 +41,15 @@ class FaceAlignmentBackend:
     """S3FD on the frame reduced to `search_side_px`; FAN-4, on the mirrored face too, wherever it finds one.
 
     `device`: where the networks run, by default a GPU if there is one. Scores are S3FD's probabilities, 0.5
-    to 1. Doubt is 1 minus the mean height of the 68 heatmaps' peaks: near 0 to 0.5 on faces, by the package's
-    experience; it has not been calibrated here.
+    to 1. Uncertainty is 1 minus the mean height of the 68 heatmaps' peaks: near 0 to 0.5 on faces, by the
+    package's experience; it has not been calibrated here.
 
     Raises WeightsError when a file of weights is missing, is not the published one, or holds another network.
     """
 
     name = "face-alignment"
     batch_frames = 16
-    max_doubt = 0.8
+    max_uncertainty = 0.8
     min_score = _LEAST_SCORE
 
     def __init__(
@@ -74,7 +74,7 @@ class FaceAlignmentBackend:
         owner = np.repeat(np.arange(len(frames)), [len(one) for one in found])
         shapes = self.fit([frames[int(index)] for index in owner], boxes)
         return [
-            Seen(one.scores, Shapes(shapes.landmarks_px[owner == index], shapes.doubt[owner == index]))
+            Seen(one.scores, Shapes(shapes.landmarks_px[owner == index], shapes.uncertainty[owner == index]))
             for index, one in enumerate(found)
         ]
 

@@ -1,4 +1,4 @@
-"""Head pose, mouth opening and sharpness of each frame, and which frames may condition it."""
+"""Head pose, mouth opening, distance of the eyes and sharpness of each frame of a face."""
 
 from __future__ import annotations
 

@@ -6,24 +6,24 @@ import cv2
 import numpy as np
 
 from syncdiff.pipeline.faces.backend import Detections, FrameBackend, Shapes, box_iou, box_of_shape
-from syncdiff.pipeline.faces.follow import SAME_FACE_IOU, Followed, Follower, TrackConfig
+from syncdiff.pipeline.faces.tracker import SAME_FACE_IOU, TrackConfig, Tracker, TrackState
 from syncdiff.pipeline.records import F32, U8
 
-_LITTLE_DOUBT = 0.5  # of the most that is allowed
+_LOW_UNCERTAINTY = 0.5  # as a share of the most that is allowed
 _ONE_FACE_IOU = 0.5  # two followed boxes that overlap by more are on one face
 _WINDOW_FACE_PX = 100  # a lost face is looked for at this size: HOG's window is 80 px
 _WINDOW_MARGIN = 0.7  # and this far around its last place, in box sides
 _ROLLS_RAD = tuple(float(np.deg2rad(turn)) for turn in (0, -45, 45, -90, 90, 180))
 
 
-class CarryingFollower(Follower):
+class LandmarkTracker(Tracker):
     """Detects seldom: a face's landmarks in one frame say where to look for them in the next."""
 
     def __init__(self, backend: FrameBackend, config: TrackConfig) -> None:
         super().__init__(backend, config)
         self._backend = backend
         self._next_search = 0
-        self._fruitless = 0
+        self._fruitless = 0  # searches in a row that found nobody
 
     def feed(self, frame: U8) -> None:
         """The next frame, RGB uint8 [H,W,3]."""
@@ -42,7 +42,7 @@ class CarryingFollower(Follower):
             self._search(frame)
         self._next_frame()
 
-    def _carry(self, face: Followed, frame: U8) -> bool:
+    def _carry(self, face: TrackState, frame: U8) -> bool:
         """The face's entry for this frame from its place in the last one; whether it is still on the face."""
         box, roll = face.place()
         shapes = self._quick_fit(face, frame, box, roll) or self._backend.fit(frame, box, roll)
@@ -50,25 +50,25 @@ class CarryingFollower(Follower):
             face.sure = len(face)  # every entry so far did fit
             return False
         face.add(shapes.landmarks_px[0], face.scores[-1])
-        if float(shapes.doubt[0]) > _LITTLE_DOUBT * self._max_doubt:
-            face.next_doubt = self.frames + 1
-        elif self.frames >= face.next_doubt:
-            face.next_doubt = self.frames + self._config.doubt_interval
+        if float(shapes.uncertainty[0]) > _LOW_UNCERTAINTY * self._max_uncertainty:
+            face.next_fit = self.frames + 1
+        elif self.frames >= face.next_fit:
+            face.next_fit = self.frames + self._config.doubt_interval
         return self.frames < face.next_check or self._check(face, frame, shapes)
 
-    def _quick_fit(self, face: Followed, frame: U8, box: F32, roll: F32) -> Shapes | None:
-        """The shape without asking for doubt; None if it is time to ask, or if the shape has changed much."""
-        if self.frames >= face.next_doubt:
+    def _quick_fit(self, face: TrackState, frame: U8, box: F32, roll: F32) -> Shapes | None:
+        """The shape without its uncertainty; None if that is due, or if the shape has changed much."""
+        if self.frames >= face.next_fit:
             return None
         landmarks = self._backend.landmarks(frame, box, roll)
         moved = landmarks[0] - face.shapes[-1]
         moved -= moved.mean(axis=0)
         change = float(np.hypot(moved[:, 0], moved[:, 1]).mean()) / max(float(box[0, 2] - box[0, 0]), 1e-6)
-        if change > _LITTLE_DOUBT * self._max_doubt:
+        if change > _LOW_UNCERTAINTY * self._max_uncertainty:
             return None
         return Shapes(landmarks, np.zeros(1, np.float32))
 
-    def _check(self, face: Followed, frame: U8, shapes: Shapes) -> bool:
+    def _check(self, face: TrackState, frame: U8, shapes: Shapes) -> bool:
         """Ask the detector about a shape, and the thorough one, if it is its turn, where the first denies."""
         config = self._config
         box, roll = box_of_shape(shapes.landmarks_px)
@@ -87,7 +87,7 @@ class CarryingFollower(Follower):
         face.next_check = self.frames + wait
         return True
 
-    def _find_again(self, face: Followed, frame: U8, carry: bool) -> None:
+    def _find_again(self, face: TrackState, frame: U8, carry: bool) -> None:
         """Look for a lost face in its last place (unless it was lost there just now), then around it."""
         box, roll = face.place()
         if len(face) == self.frames - face.start:
@@ -98,7 +98,7 @@ class CarryingFollower(Follower):
             if self._resume(face, frame, self._settle(frame, near, 0.0)):
                 return
 
-    def _resume(self, face: Followed, frame: U8, shapes: Shapes) -> bool:
+    def _resume(self, face: TrackState, frame: U8, shapes: Shapes) -> bool:
         others = [other.place()[0][0] for other in self._faces if other is not face and not other.missing]
         place = box_of_shape(shapes.landmarks_px)[0]
         taken = bool(others) and float(box_iou(place, np.stack(others)).max()) > _ONE_FACE_IOU
@@ -131,15 +131,15 @@ class CarryingFollower(Follower):
 
     def _search(self, frame: U8) -> None:
         """Look for new faces in the whole frame; harder, but less often, as long as there are none."""
-        config, last = self._config, self._backend.efforts - 1
+        config, last = self._config, self._backend.detector_levels - 1
         if self._following():
-            efforts = range(1)
+            levels = range(1)
         elif self._fruitless == 0:
-            efforts = range(last + 1)  # the first search of a shot goes to the end; later ones take turns
+            levels = range(last + 1)  # the first search of a shot goes to the end; later ones take turns
         else:
-            efforts = range(turn := self._fruitless % (last + 1), turn + 1)
-        for effort in efforts:
-            self._begin_all(frame, self._backend.detect(frame, effort), thorough=effort == last)
+            levels = range(turn := self._fruitless % (last + 1), turn + 1)
+        for level in levels:
+            self._begin_all(frame, self._backend.detect(frame, level), thorough=level == last)
             if self._following():
                 break
         if self._following():
@@ -186,7 +186,7 @@ class CarryingFollower(Follower):
                 break
         if best is None or (best[0] < config.start_score and not thorough):
             return
-        face = Followed(self.frames, sure=1, next_check=self.frames + 1)
+        face = TrackState(self.frames, sure=1, next_check=self.frames + 1)
         face.add(best[1], best[0])
         if best[0] < config.start_score:
             face.next_check = face.next_thorough = self.frames + config.thorough_interval

@@ -1,4 +1,4 @@
-"""Head pose, mouth opening and sharpness of each frame, and which frames may condition it."""
+"""Which frames of a clip may condition each of its frames: the pose frame and the identity references."""
 
 from __future__ import annotations
 

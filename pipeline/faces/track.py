@@ -11,9 +11,9 @@ import numpy as np
 
 from syncdiff.pipeline.faces.backend import BatchBackend, FaceBackend, FrameBackend, box_of_shape
 from syncdiff.pipeline.faces.dlib import DlibBackend
-from syncdiff.pipeline.faces.follow import Followed, Follower, MatchingFollower, TrackConfig
-from syncdiff.pipeline.faces.landmark_tracker import CarryingFollower
+from syncdiff.pipeline.faces.landmark_tracker import LandmarkTracker
 from syncdiff.pipeline.faces.smooth import fill_gaps, smooth_landmarks
+from syncdiff.pipeline.faces.tracker import DetectionTracker, TrackConfig, Tracker, TrackState
 from syncdiff.pipeline.records import U8, ClipError, Track
 
 __all__ = ["FaceBackend", "TrackConfig", "TrackResult", "make_backend", "track_faces"]
@@ -39,33 +39,33 @@ def track_faces(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig 
     (below `min_track_frames`, or seen in less than `min_coverage` of its frames).
     """
     config = config or TrackConfig()
-    follower = _follow(chunks, backend, config)
-    cuts = follower.finish()
-    pieces = [piece for face in follower.done for piece in split_at_cuts(face, cuts)]
+    tracker = _follow(chunks, backend, config)
+    cuts = tracker.finish()
+    pieces = [piece for face in tracker.done for piece in split_at_cuts(face, cuts)]
     tracks = [_as_track(piece, config) for piece in pieces if _is_usable(piece, config)]
     if not tracks:
-        raise _failure(follower.frames, sum(map(len, pieces)), follower.refused, config)
+        raise _failure(tracker.frames, sum(map(len, pieces)), tracker.refused, config)
     tracks.sort(key=lambda track: (track.start_frame, float(track.boxes_px[0, 0])))
-    return TrackResult(tuple(tracks), follower.frames, cuts)
+    return TrackResult(tuple(tracks), tracker.frames, cuts)
 
 
-def _follow(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig) -> Follower:
+def _follow(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig) -> Tracker:
     frames = (frame for chunk in chunks for frame in chunk)
     if isinstance(backend, BatchBackend):
-        matching = MatchingFollower(backend, config)
+        matching = DetectionTracker(backend, config)
         while batch := list(islice(frames, backend.batch_frames)):
             for frame, seen in zip(batch, backend.observe(batch), strict=True):
                 matching.feed(frame, seen)
         return matching
     if isinstance(backend, FrameBackend):
-        carrying = CarryingFollower(backend, config)
+        carrying = LandmarkTracker(backend, config)
         for frame in frames:
             carrying.feed(frame)
         return carrying
     raise TypeError(f"{type(backend).__name__} is neither a BatchBackend nor a FrameBackend")
 
 
-def split_at_cuts(face: Followed, cuts: tuple[int, ...]) -> list[Followed]:
+def split_at_cuts(face: TrackState, cuts: tuple[int, ...]) -> list[TrackState]:
     """The face's parts between shot cuts, without undetected frames at their ends."""
     inside = [cut - face.start for cut in cuts if 0 < cut - face.start < len(face)]
     parts = []
@@ -76,11 +76,11 @@ def split_at_cuts(face: Followed, cuts: tuple[int, ...]) -> list[Followed]:
     return parts
 
 
-def _is_usable(face: Followed, config: TrackConfig) -> bool:
+def _is_usable(face: TrackState, config: TrackConfig) -> bool:
     return len(face) >= config.min_track_frames and float(np.mean(face.detected)) >= config.min_coverage
 
 
-def _as_track(face: Followed, config: TrackConfig) -> Track:
+def _as_track(face: TrackState, config: TrackConfig) -> Track:
     detected = np.array(face.detected, np.bool_)
     shapes = fill_gaps(np.stack(face.shapes).astype(np.float32), detected)
     shapes = smooth_landmarks(shapes, config.smooth_window)

@@ -23,9 +23,9 @@ import cv2
 import numpy as np
 
 from syncdiff.pipeline.faces.align import crop_faces, crop_matrices, paste_back, to_crop
-from syncdiff.pipeline.faces.follow import TrackConfig
 from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
 from syncdiff.pipeline.faces.track import make_backend, track_faces
+from syncdiff.pipeline.faces.tracker import TrackConfig
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.media.read import fit_audio, open_video, read_audio
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
 from syncdiff.pipeline.faces.backend import (
-    MEAN_SHAPE,
     BatchBackend,
-    Detections,
     FrameBackend,
-    Seen,
-    Shapes,
     box_iou,
     box_of_shape,
 )
-from syncdiff.pipeline.faces.dlib import DlibBackend
+from syncdiff.pipeline.faces.dlib import DlibBackend, even_exposure, upright_patch
 from syncdiff.pipeline.faces.head_pose import interocular_px
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import F32, U8, ClipError
@@ -53,52 +48,18 @@ def distance(a: F32, b: F32) -> float:
     return float(np.hypot(*np.moveaxis(a - b, -1, 0)).mean() / interocular_px(b).mean())
 
 
-def test_the_mean_shape_is_the_predictors_own() -> None:
-    """From the model file: integers are a count of bytes and these, floats a mantissa and an exponent."""
-    spec = importlib.util.find_spec("face_recognition_models")
-    assert spec is not None and spec.submodule_search_locations is not None
-    model = Path(next(iter(spec.submodule_search_locations))) / "models/shape_predictor_68_face_landmarks.dat"
-    with model.open("rb") as file:
-
-        def integer() -> int:
-            head = file.read(1)[0]
-            value = int.from_bytes(file.read(head & 0x0F), "little")
-            return -value if head & 0x80 else value
-
-        version, rows, columns = integer(), integer(), integer()
-        assert (version, abs(rows), abs(columns)) == (1, 136, 1)
-        values = [integer() * 2.0 ** integer() for _ in range(136)]
-    np.testing.assert_allclose(MEAN_SHAPE, np.reshape(values, (68, 2)), atol=6e-5)
-
-
-@given(x=st.floats(-100, 2000), y=st.floats(-100, 2000), side=st.floats(10, 1000), roll=st.floats(-3.0, 3.0))
-def test_box_and_roll_come_back_from_a_shape(x: float, y: float, side: float, roll: float) -> None:
-    turn = np.array([[np.cos(roll), np.sin(roll)], [-np.sin(roll), np.cos(roll)]])
-    placed = ((MEAN_SHAPE - 0.5) * side @ turn + (x, y)).astype(np.float32)
-    boxes, rolls = box_of_shape(placed[None])
-    expected = (x - side / 2, y - side / 2, x + side / 2, y + side / 2)
-    np.testing.assert_allclose(boxes[0], expected, atol=0.002 * side + 2e-3)
-    assert rolls[0] == pytest.approx(roll, abs=1e-3)
-    assert boxes.dtype == rolls.dtype == np.float32
-
-
-def test_iou_of_known_boxes() -> None:
-    boxes = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 3]], np.float32)
-    expected = [[1, 1 / 3, 0, 0], [1 / 3, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
-    np.testing.assert_allclose(box_iou(boxes, boxes), expected, atol=1e-6)
-    assert box_iou(np.zeros((0, 4), np.float32), boxes).shape == (0, 4)
-
-
-@pytest.mark.parametrize("effort", [0, 1, 2])
-def test_every_effort_finds_the_face(backend: DlibBackend, portrait: U8, shape: F32, effort: int) -> None:
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_every_detector_level_finds_the_face(
+    backend: DlibBackend, portrait: U8, shape: F32, level: int
+) -> None:
     close_up = np.ascontiguousarray(portrait[:250, 100:350])
-    found = backend.detect(close_up, effort)
+    found = backend.detect(close_up, level)
     expected, _ = box_of_shape(shape - np.array([100, 0], np.float32))
     assert len(found) == 1 and found.scores[0] > 0.5
     assert box_iou(found.boxes_px, expected)[0, 0] > 0.6
 
 
-def test_a_small_face_takes_effort(backend: DlibBackend, portrait: U8) -> None:
+def test_a_small_face_takes_a_higher_level(backend: DlibBackend, portrait: U8) -> None:
     small = np.asarray(cv2.resize(portrait, (256, 256), interpolation=cv2.INTER_AREA), np.uint8)
     assert len(backend.detect(small, 0)) == 0
     assert len(backend.detect(small, 1)) == 1
@@ -115,7 +76,7 @@ def test_landmarks_settle(backend: DlibBackend, portrait: U8, shape: F32) -> Non
     """Fitting again from the box of the landmarks changes them little: what carrying faces relies on."""
     again = backend.fit(portrait, *box_of_shape(shape))
     assert distance(again.landmarks_px, shape) < 0.01
-    assert again.doubt[0] < 0.5 * backend.max_doubt
+    assert again.uncertainty[0] < 0.5 * backend.max_uncertainty
 
 
 @pytest.mark.parametrize("degrees", [20, 60, 135, 180, -90])
@@ -148,7 +109,7 @@ def test_exposure_makes_little_difference(
     assert distance(fitted.landmarks_px, shape) < 0.04
 
 
-def test_doubt_and_verification_tell_face_from_background(
+def test_uncertainty_and_verification_tell_face_from_background(
     backend: DlibBackend, portrait: U8, shape: F32
 ) -> None:
     box, roll = box_of_shape(shape)
@@ -156,29 +117,20 @@ def test_doubt_and_verification_tell_face_from_background(
     assert backend.verify(portrait, box[0], float(roll[0]), thorough=True) > 0.5
     for shift in ((250, 0), (-100, 250), (150, 300)):
         elsewhere = box + np.tile(np.array(shift, np.float32), 2)
-        assert backend.fit(portrait, elsewhere, UPRIGHT).doubt[0] > backend.max_doubt
+        assert backend.fit(portrait, elsewhere, UPRIGHT).uncertainty[0] > backend.max_uncertainty
         assert backend.verify(portrait, elsewhere[0], 0.0) < 0
         assert backend.verify(portrait, elsewhere[0], 0.0, thorough=True) < backend.min_score
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (16, 16), (8, 2000)])
-@pytest.mark.parametrize("effort", [0, 1, 2])
-def test_pictures_of_any_size_are_searched(backend: DlibBackend, size: tuple[int, int], effort: int) -> None:
-    assert len(backend.detect(np.zeros((*size, 3), np.uint8), effort)) == 0
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_pictures_of_any_size_are_searched(backend: DlibBackend, size: tuple[int, int], level: int) -> None:
+    assert len(backend.detect(np.zeros((*size, 3), np.uint8), level)) == 0
 
 
 def test_no_boxes_no_shapes(backend: DlibBackend, portrait: U8) -> None:
     shapes = backend.fit(portrait, np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
     assert shapes.landmarks_px.shape == (0, 68, 2)
-
-
-def test_records_check_themselves() -> None:
-    with pytest.raises(ValueError, match="boxes_px"):
-        Detections(np.zeros((2, 4), np.float32), np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match="landmarks_px"):
-        Shapes(np.zeros((1, 5, 2), np.float32), np.zeros(1, np.float32))
-    with pytest.raises(ValueError, match="scores"):
-        Seen(np.zeros(2, np.float32), Shapes(np.zeros((1, 68, 2), np.float32), np.zeros(1, np.float32)))
 
 
 def test_backends_are_told_apart(backend: DlibBackend) -> None:
@@ -193,3 +145,73 @@ def test_missing_models_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ClipError, match="pip install face-recognition-models") as caught:
         DlibBackend()
     assert (caught.value.stage, caught.value.reason) == ("track", "model-missing")
+
+
+# Upright patches: where their pixels lie in the frame, and what they are independent of
+
+
+def box(x: float, y: float, side: float) -> F32:
+    return np.array([x - side / 2, y - side / 2, x + side / 2, y + side / 2], np.float32)
+
+
+def blob(x: float, y: float, radius: float, height: int = 300, width: int = 400) -> U8:
+    """A bright soft spot on black, RGB."""
+    rows, columns = np.mgrid[:height, :width]
+    level = 255 * np.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * radius**2))
+    return np.repeat(level[..., None].astype(np.uint8), 3, axis=2)
+
+
+def centre_of_mass(patch: U8) -> tuple[float, float]:
+    weight = patch.astype(np.float64)
+    rows, columns = np.mgrid[: len(patch), : len(patch)]
+    return float((columns * weight).sum() / weight.sum()), float((rows * weight).sum() / weight.sum())
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    side=st.floats(40, 150),
+    roll=st.floats(-3.1, 3.1),
+    off=st.tuples(st.floats(-0.2, 0.2), st.floats(-0.2, 0.2)),
+    face_px=st.sampled_from([24, 64, 128]),
+)
+def test_the_map_leads_from_patch_to_frame(
+    side: float, roll: float, off: tuple[float, float], face_px: int
+) -> None:
+    spot = (200 + off[0] * side, 150 + off[1] * side)
+    patch, to_frame = upright_patch(blob(*spot, radius=side / 12), box(200, 150, side), roll, face_px, 1.5)
+    assert patch.shape == (round(face_px * 1.5),) * 2
+    found = to_frame[:, :2] @ centre_of_mass(patch) + to_frame[:, 2]
+    assert np.hypot(*(found - spot)) < 0.02 * side
+
+
+def test_the_face_is_upright_and_of_the_asked_size() -> None:
+    roll, side = 0.5, 100.0
+    _, to_frame = upright_patch(np.zeros((300, 400, 3), np.uint8), box(200, 150, side), roll, 50, 1.0)
+    right = to_frame[:, :2] @ (50, 0)
+    assert right == pytest.approx((side * np.cos(roll), side * np.sin(roll)))
+
+
+@pytest.mark.parametrize("place", [(-500, -500, 10), (5, 5, 1e6), (3, 3, 0), (1e5, 0, 200)])
+def test_boxes_outside_the_frame_give_a_patch_all_the_same(place: tuple[float, float, float]) -> None:
+    frame = np.full((30, 40, 3), 77, np.uint8)
+    patch, _ = upright_patch(frame, box(*place), 0.3, 64, 1.5)
+    assert (patch == 77).all()
+
+
+def test_a_large_face_is_averaged_not_skipped() -> None:
+    frame = np.zeros((512, 512, 3), np.uint8)
+    frame[:, ::2] = 255  # stripes of one pixel
+    patch, _ = upright_patch(frame, box(256, 256, 400), 0.0, 50, 1.0)
+    assert patch.std() < 8 and abs(patch.mean() - 127.5) < 3
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(0.25, 0), (0.5, 60), (1, 0), (0.3, 170)])
+def test_even_exposure_undoes_gain_and_offset(gain: float, offset: float) -> None:
+    texture = np.random.default_rng(0).integers(40, 216, (60, 60), dtype=np.uint8)
+    changed = np.clip(texture * gain + offset, 0, 255).astype(np.uint8)
+    difference = even_exposure(changed).astype(int) - even_exposure(texture).astype(int)
+    assert np.abs(difference).max() <= 4
+
+
+def test_even_exposure_of_a_flat_patch_is_flat() -> None:
+    assert np.ptp(even_exposure(np.full((30, 30), 9, np.uint8))) == 0

@@ -16,8 +16,8 @@ from face_alignment.models import FAN
 
 from syncdiff.pipeline.faces.backend import BatchBackend, box_of_shape
 from syncdiff.pipeline.faces.fan import FaceAlignmentBackend, decode_s3fd, fan_squares, heatmap_peaks
-from syncdiff.pipeline.faces.follow import TrackConfig
 from syncdiff.pipeline.faces.track import make_backend, track_faces
+from syncdiff.pipeline.faces.tracker import TrackConfig
 from syncdiff.pipeline.records import F32, U8, ClipError
 from syncdiff.pipeline.weights import WeightsError
 
@@ -130,7 +130,7 @@ def test_landmarks_equal_the_packages_but_for_its_rounding(
     )
     # the package cuts its points, with pixel edges at whole numbers, off to whole pixels
     assert np.mean(np.trunc(ours.landmarks_px[0] + 0.5) == theirs) > 0.97
-    assert ours.doubt[0] == pytest.approx(1 - heights.mean() / 2, abs=1e-5)
+    assert ours.uncertainty[0] == pytest.approx(1 - heights.mean() / 2, abs=1e-5)
 
 
 def test_a_batch_gives_what_single_frames_give(backend: FaceAlignmentBackend) -> None:
@@ -172,7 +172,7 @@ def test_peaks_lean_towards_the_higher_neighbour() -> None:
 
 def test_a_frame_without_a_face_is_an_empty_record(backend: FaceAlignmentBackend) -> None:
     shapes = backend.fit([], np.zeros((0, 4), np.float32))
-    assert shapes.landmarks_px.shape == (0, 68, 2) and shapes.doubt.shape == (0,)
+    assert shapes.landmarks_px.shape == (0, 68, 2) and shapes.uncertainty.shape == (0,)
 
 
 def test_tracking_runs_with_it(backend: FaceAlignmentBackend) -> None:
@@ -223,7 +223,7 @@ def test_a_gpu_gives_what_the_cpu_gives(here: Path, backend: FaceAlignmentBacken
     boxes = np.array([[40, 30, 100, 110], [20, 10, 90, 100]], np.float32)
     cpu, gpu = backend.fit(pictures, boxes), on_gpu.fit(pictures, boxes)
     assert float(np.median(np.abs(cpu.landmarks_px - gpu.landmarks_px))) < 0.5
-    np.testing.assert_allclose(cpu.doubt, gpu.doubt, atol=1e-2)
+    np.testing.assert_allclose(cpu.uncertainty, gpu.uncertainty, atol=1e-2)
 
 
 def test_boxes_are_float32(backend: FaceAlignmentBackend) -> None:

@@ -14,9 +14,9 @@ from skimage import data
 
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE, Detections, Seen, Shapes, box_iou, box_of_shape
 from syncdiff.pipeline.faces.dlib import DlibBackend
-from syncdiff.pipeline.faces.follow import Followed, TrackConfig, asymmetry
 from syncdiff.pipeline.faces.head_pose import interocular_px, mouth_opening
 from syncdiff.pipeline.faces.track import TrackResult, split_at_cuts, track_faces
+from syncdiff.pipeline.faces.tracker import TrackConfig, TrackState, asymmetry
 from syncdiff.pipeline.media.read import open_video
 from syncdiff.pipeline.records import F32, U8, ClipError, Track
 
@@ -219,33 +219,33 @@ class Script:
     """A detector that finds the same shapes in each frame, and counts how often it is asked."""
 
     name = "script"
-    efforts = 3
-    max_doubt = 0.04
+    detector_levels = 3
+    max_uncertainty = 0.04
     min_score = -0.4
 
     def __init__(
-        self, *shapes: F32, score: float = 2.0, doubt: float = 0.0, finds: Sequence[int] = (0, 1, 2)
+        self, *shapes: F32, score: float = 2.0, uncertainty: float = 0.0, finds: Sequence[int] = (0, 1, 2)
     ) -> None:
         self.shapes = np.array(shapes, np.float32).reshape(-1, 68, 2)
         self.score = score
-        self.doubt = doubt
+        self.uncertainty = uncertainty
         self.finds = finds
         self.searches: list[int] = []
         self.thorough = 0
         self.quick = 0
         self.fits = 0
 
-    def detect(self, frame: U8, effort: int = 0) -> Detections:
-        self.searches.append(effort)
+    def detect(self, frame: U8, level: int = 0) -> Detections:
+        self.searches.append(level)
         boxes, _ = box_of_shape(self.shapes)
-        if effort not in self.finds:
+        if level not in self.finds:
             boxes = boxes[:0]
         return Detections(boxes, np.full(len(boxes), self.score, np.float32))
 
     def fit(self, frame: U8, boxes_px: F32, roll_rad: F32) -> Shapes:
         self.fits += 1
         shapes = self.landmarks(frame, boxes_px, roll_rad)
-        return Shapes(shapes, np.full(len(shapes), self.doubt, np.float32))
+        return Shapes(shapes, np.full(len(shapes), self.uncertainty, np.float32))
 
     def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
         return self.shapes[box_iou(boxes_px, box_of_shape(self.shapes)[0]).argmax(axis=1)]
@@ -270,15 +270,17 @@ def test_profiles_only() -> None:
     assert error.reason == "profile-only"
 
 
-def test_turned_heads_are_allowed_less_doubt() -> None:
+def test_turned_heads_are_allowed_less_uncertainty() -> None:
     frames = [np.stack(blank(30))]
-    assert track_faces(frames, Script(place(50, 50, 80), doubt=0.035)).tracks
-    assert track_faces(frames, Script(place(50, 50, 80, squeeze=0.9), doubt=0.01)).tracks
-    assert refusal(blank(30), Script(place(50, 50, 80, squeeze=0.9), doubt=0.035)).reason == "profile-only"
+    assert track_faces(frames, Script(place(50, 50, 80), uncertainty=0.035)).tracks
+    assert track_faces(frames, Script(place(50, 50, 80, squeeze=0.9), uncertainty=0.01)).tracks
+    assert (
+        refusal(blank(30), Script(place(50, 50, 80, squeeze=0.9), uncertainty=0.035)).reason == "profile-only"
+    )
 
 
-def test_doubtful_shapes_are_no_faces() -> None:
-    assert refusal(blank(30), Script(place(50, 50, 80), doubt=0.2)).reason == "no-face"
+def test_uncertain_shapes_are_no_faces() -> None:
+    assert refusal(blank(30), Script(place(50, 50, 80), uncertainty=0.2)).reason == "no-face"
 
 
 def test_low_scores_are_no_faces() -> None:
@@ -292,30 +294,30 @@ def test_a_followed_face_is_searched_and_verified_seldom() -> None:
     assert 10 <= script.quick <= 13 and script.thorough == 0
 
 
-def test_doubt_is_asked_for_seldom_while_there_is_little() -> None:
-    script = Script(place(50, 50, 80), doubt=0.01)
+def test_uncertainty_is_asked_for_seldom_while_there_is_little() -> None:
+    script = Script(place(50, 50, 80), uncertainty=0.01)
     track_faces([np.stack(blank(101))], script)
     assert 20 <= script.fits <= 24
-    unsure = Script(place(50, 50, 80), doubt=0.03)
+    unsure = Script(place(50, 50, 80), uncertainty=0.03)
     track_faces([np.stack(blank(101))], unsure)
     assert unsure.fits >= 100
 
 
-def test_doubt_is_asked_for_at_once_where_the_shape_changes() -> None:
-    """A face that turns into another shape between two questions is in doubt from that frame on."""
+def test_uncertainty_is_asked_for_at_once_where_the_shape_changes() -> None:
+    """A face that turns into another shape between two questions is uncertain from that frame on."""
     shape = place(50, 50, 80)
     other = shape.copy()
     other[48:] += np.float32(12)
 
     class Changing(Script):
-        def detect(self, frame: U8, effort: int = 0) -> Detections:
+        def detect(self, frame: U8, level: int = 0) -> Detections:
             if frame[0, 0, 0]:
-                self.shapes, self.doubt = other[None], 1.0
-            return super().detect(frame, effort)
+                self.shapes, self.uncertainty = other[None], 1.0
+            return super().detect(frame, level)
 
         def landmarks(self, frame: U8, boxes_px: F32, roll_rad: F32) -> F32:
             if frame[0, 0, 0]:
-                self.shapes, self.doubt = other[None], 1.0
+                self.shapes, self.uncertainty = other[None], 1.0
             return super().landmarks(frame, boxes_px, roll_rad)
 
     frames = np.stack(blank(60))
@@ -355,7 +357,7 @@ class Batches:
 
     name = "batches"
     batch_frames = 8
-    max_doubt = 0.8
+    max_uncertainty = 0.8
     min_score = 0.5
 
     def __init__(self, script: Sequence[Sequence[F32]]) -> None:
@@ -404,7 +406,7 @@ def test_batches_know_the_same_reasons() -> None:
 
 def test_something_else_is_no_backend() -> None:
     class Neither:
-        name, max_doubt, min_score = "neither", 1.0, 0.0
+        name, max_uncertainty, min_score = "neither", 1.0, 0.0
 
     with pytest.raises(TypeError, match="neither a BatchBackend nor a FrameBackend"):
         track_faces([], Neither())
@@ -412,7 +414,7 @@ def test_something_else_is_no_backend() -> None:
 
 def test_parts_between_cuts_begin_and_end_with_a_face() -> None:
     seen = [True, True, False, False, True, True, False, True, False, False]
-    face = Followed(100, [np.full((68, 2), k, np.float32) for k in range(10)], [1.0] * 10, seen)
+    face = TrackState(100, [np.full((68, 2), k, np.float32) for k in range(10)], [1.0] * 10, seen)
     parts = split_at_cuts(face, (50, 103, 105, 200))
     assert [(part.start, part.detected) for part in parts] == [
         (100, [True, True]),

@@ -1,4 +1,8 @@
-"""Followed faces: what is kept of them, when they are believed, how frames that are all seen are joined."""
+"""Faces from frame to frame: how they are configured, kept and believed, and the simpler of two trackers.
+
+`DetectionTracker` joins faces that were detected in every frame; `landmark_tracker.LandmarkTracker` detects
+seldom and lets the landmarks of a face lead from one frame to the next.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +32,8 @@ class TrackConfig:
     detect_interval: frames between searches of the whole frame while a face is followed; search_interval:
     the same while none is, doubled after every fruitless search until it is detect_interval.
     verify_interval: frames between detector checks of a followed face whose last score was at least
-    `sure_score`; below, every frame is checked. doubt_interval: frames between questions whether the
-    landmarks are in doubt, while they are in little of it and the shape changes little; else every frame.
+    `sure_score`; below, every frame is checked. doubt_interval: frames between questions how
+    uncertain the landmarks are, while they are little so and the shape changes little; else every frame.
     thorough_interval: frames that one thorough check (dlib: MMOD) has to last, for each face. start_score:
     least score of a new face. max_asymmetry: see `asymmetry`; a face turned further counts as a profile.
     max_gap: longest stretch, in frames, that is interpolated when a lost face comes back. min_face_px:
@@ -55,13 +59,13 @@ class TrackConfig:
 
 
 @dataclass
-class Followed:
+class TrackState:
     """One face: its first frame and, for each frame from there on, landmarks [68,2], score, and whether
     detected.
 
     Entries from `sure` on have not been checked by the detector yet. `missing` while the face is lost; its
-    entries then repeat the last sure ones. `next_check`, `next_doubt`: the frames at which the detector is
-    asked, and the predictor for its doubt.
+    entries then repeat the last sure ones. `next_check`, `next_fit`: the frames at which the detector is
+    asked, and the predictor for its uncertainty; `next_thorough`: before it the thorough detector is not.
     """
 
     start: int
@@ -71,7 +75,7 @@ class Followed:
     sure: int = 0
     missing: bool = False
     next_check: int = 0
-    next_doubt: int = 0
+    next_fit: int = 0
     next_thorough: int = 0
 
     def __len__(self) -> int:
@@ -99,10 +103,10 @@ class Followed:
         self.add(self.shapes[-1], self.scores[-1])
         self.detected[-1] = False
 
-    def part(self, start: int, stop: int) -> Followed:
+    def part(self, start: int, stop: int) -> TrackState:
         """The entries [start, stop)."""
         cut = slice(start, stop)
-        return Followed(
+        return TrackState(
             self.start + start, self.shapes[cut], self.scores[cut], self.detected[cut], stop - start
         )
 
@@ -120,20 +124,20 @@ def asymmetry(landmarks_px: F32) -> F32:
     return np.asarray(np.abs(2 * along - 1), np.float32)
 
 
-class Follower:
-    """What both ways of following share. Of the frames only landmarks and scores are kept.
+class Tracker:
+    """What both trackers share. Of the frames only landmarks and scores are kept.
 
     `done` holds the faces that have ended; `refused` counts, by reason, faces seen that cannot be used.
     """
 
     def __init__(self, backend: FaceBackend, config: TrackConfig) -> None:
         self.frames = 0
-        self.done: list[Followed] = []
+        self.done: list[TrackState] = []
         self.refused: Counter[str] = Counter()
         self._config = config
-        self._max_doubt = backend.max_doubt
+        self._max_uncertainty = backend.max_uncertainty
         self._cuts = ShotCuts()
-        self._faces: list[Followed] = []
+        self._faces: list[TrackState] = []
 
     def finish(self) -> tuple[int, ...]:
         """End all faces; the first frames of the later shots."""
@@ -145,20 +149,20 @@ class Follower:
         self._end(lambda face: face.missing and len(face) - face.sure > self._config.max_gap)
 
     def _fits(self, shapes: Shapes) -> bool:
-        """Whether a shape is believed. The more the head is turned, the less doubt is allowed.
+        """Whether a shape is believed. The more the head is turned, the less uncertain it may be.
 
-        On the far side of a turned head the predictor puts points on the background while it is still in
-        little doubt about the rest.
+        On the far side of a turned head the predictor puts points on the background while it is
+        still fairly certain of the rest.
         """
         turned = float(asymmetry(shapes.landmarks_px)[0])
-        doubt = float(shapes.doubt[0]) / self._max_doubt
+        uncertainty = float(shapes.uncertainty[0]) / self._max_uncertainty
         strictness = 0.7 * float(np.clip((turned - 0.5) / 0.5, 0, 1))
-        fits = turned <= self._config.max_asymmetry and doubt <= 1 - strictness
-        if not fits and turned > 0.5 and doubt < 2:
+        fits = turned <= self._config.max_asymmetry and uncertainty <= 1 - strictness
+        if not fits and turned > 0.5 and uncertainty < 2:
             self.refused["profile-only"] += 1
         return fits
 
-    def _end(self, ended: Callable[[Followed], bool]) -> None:
+    def _end(self, ended: Callable[[TrackState], bool]) -> None:
         """Move faces to `done`, without the frames in which they were missing at the end."""
         for face in self._faces:
             if ended(face):
@@ -166,7 +170,7 @@ class Follower:
         self._faces = [face for face in self._faces if not ended(face)]
 
 
-class MatchingFollower(Follower):
+class DetectionTracker(Tracker):
     """Joins the faces of frames that the backend has seen one by one, by their places."""
 
     def feed(self, frame: U8, seen: Seen) -> None:
@@ -189,13 +193,13 @@ class MatchingFollower(Follower):
             if side < self._config.min_face_px:
                 self.refused["face-too-small"] += 1
             elif len(self._faces) < self._config.max_faces:
-                face = Followed(self.frames, sure=1)
+                face = TrackState(self.frames, sure=1)
                 face.add(seen.shapes.landmarks_px[index], float(seen.scores[index]))
                 self._faces.append(face)
         self._next_frame()
 
     @staticmethod
-    def _miss(face: Followed) -> None:
+    def _miss(face: TrackState) -> None:
         if not face.missing:
             face.lose()
         face.skip()
