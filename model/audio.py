@@ -1,4 +1,8 @@
-"""The sound that a frame is spoken by: which feature of the store, cut to which window, of which scale."""
+"""What the network hears: features of a data set or of a sound file, in windows around each frame.
+
+`audio_spec` finds the feature that a configuration asks for, `clip_audio` reads it from the shards,
+`read_speech` and `speech_features` make the same of a sound file, `audio_windows` cuts the windows.
+"""
 
 from __future__ import annotations
 
@@ -53,23 +57,28 @@ def audio_spec(config: AudioConfig, dataset: Dataset) -> AudioSpec:
         if steps < config.window:
             raise ConfigError(f"audio.context_s: {config.context_s} s are shorter than the window")
         return AudioSpec("waveform", HUBERT_INPUT_WIDTH, float(FPS), steps)
-    known = dataset.extractors
-    found = [e for e in known if e == config.features] or [e for e in known if e.startswith(config.features)]
-    if len(found) > 1:
-        raise ConfigError(f"audio.features: {config.features!r} may be any of {', '.join(found)}; name one")
-    if not found:
+    extractors = dataset.extractors
+    matching = [e for e in extractors if e == config.features] or [
+        e for e in extractors if e.startswith(config.features)
+    ]
+    if len(matching) > 1:
+        raise ConfigError(
+            f"audio.features: {config.features!r} may be any of {', '.join(matching)}; name one"
+        )
+    if not matching:
         advice = "choose one of these with --set model.audio.features=ID"
         if config.features.startswith("avhubert"):
             advice = (
                 f"add them with syncdiff-prep features avhubert {dataset.root} --checkpoint FILE, or {advice}"
             )
         raise ConfigError(
-            f"{dataset.root}: no features {config.features!r}; it has {', '.join(known) or 'none'}; {advice}"
+            f"{dataset.root}: no features {config.features!r}; it has "
+            f"{', '.join(extractors) or 'none'}; {advice}"
         )
-    about = known[found[0]]
+    about = extractors[matching[0]]
     rate_hz = float(about["rate_hz"])
     steps = math.ceil(config.window * rate_hz / FPS - 1e-9)
-    return AudioSpec(found[0], int(about["width"]), rate_hz, steps, bool(about.get("untrained", False)))
+    return AudioSpec(matching[0], int(about["width"]), rate_hz, steps, bool(about.get("untrained", False)))
 
 
 def audio_windows(values: F32, spec: AudioSpec, window: int, frames: NDArray[np.floating]) -> F32:
@@ -120,15 +129,6 @@ SILENCE_DB = -60.0
 LONGEST_FRAMES = 20 * FPS
 
 
-@dataclass(frozen=True)
-class Hearing:
-    """How a model hears: its features, what made them (extractor.json), and on what device."""
-
-    spec: AudioSpec
-    extractor: dict[str, Any]
-    device: str
-
-
 def read_speech(path: Path) -> I16:
     """Sound int16 [S] at 16 kHz. Raises ClipError no-sound, or no-speech where it is silent throughout."""
     pcm = read_audio(path)
@@ -141,43 +141,44 @@ def read_speech(path: Path) -> I16:
     return pcm
 
 
-def speech_features(hearing: Hearing, pcm: I16, avhubert: Path | None = None) -> F32:
-    """The model's features [M,D] of sound int16 [S] at 16 kHz; `avhubert` is the checkpoint, where one is
-    needed.
+def speech_features(
+    spec: AudioSpec, extractor: dict[str, Any], pcm: I16, avhubert: Path | None = None, device: str = "cpu"
+) -> F32:
+    """The features [M,D] that a model hears (`spec`, and its extractor.json) of sound int16 [S] at 16 kHz.
 
-    Raises ConfigError where they cannot be made of a sound file, or not without a (or with this) checkpoint.
+    `avhubert` is the checkpoint, where one is needed. Raises ConfigError where the features cannot be made of
+    a sound file, or not without a (or with this) checkpoint.
     """
-    spec = hearing.spec
     if spec.id == "waveform":
         return waveform_input(pcm)
     if spec.id in SPECS:
         return SPECS[spec.id].extract(pcm)
-    made_by = hearing.extractor
-    if made_by.get("kind") != "avhubert" or made_by.get("modality") != "audio":
+    if extractor.get("kind") != "avhubert" or extractor.get("modality") != "audio":
         raise ConfigError(
             f"the model listens to {spec.id}, which cannot be made of a sound file here: prepare the clips "
             "(syncdiff-prep folder, then syncdiff-prep features) and use --data"
         )
-    wanted = made_by["checkpoint"]
+    trained_with = extractor["checkpoint"]
     if avhubert is None:
         raise ConfigError(
-            f"the model listens to {spec.id}, made with {wanted['name']}: "
+            f"the model listens to {spec.id}, made with {trained_with['name']}: "
             "give that checkpoint with --avhubert"
         )
     try:
         extract = load_avhubert(
-            avhubert, "audio", made_by["layer"],
-            dtype=made_by["dtype"], compute_dtype=made_by["compute_dtype"], device=hearing.device,
+            avhubert, "audio", extractor["layer"],
+            dtype=extractor["dtype"], compute_dtype=extractor["compute_dtype"], device=device,
         )  # fmt: skip
     except (CheckpointError, ValueError) as error:
         raise ConfigError(f"--avhubert: {error}") from error
-    if extract.checkpoint.sha256 != wanted["sha256"]:
+    if extract.checkpoint.sha256 != trained_with["sha256"]:
         raise ConfigError(
             f"--avhubert: {avhubert} is not the checkpoint that the model was trained with: "
-            f"{wanted['name']}, sha256 {wanted['sha256']}"
+            f"{trained_with['name']}, sha256 {trained_with['sha256']}"
         )
     frames = max(1, len(pcm) // SAMPLES_PER_FRAME)
-    parts = quiet_cuts(pcm, frames, LONGEST_FRAMES)
-    pieces = [pcm[a * SAMPLES_PER_FRAME : b * SAMPLES_PER_FRAME] for a, b in parts]
-    inputs = [ExtractorInput(piece, b - a) for piece, (a, b) in zip(pieces, parts, strict=True)]
-    return np.concatenate([extract([one])[0].values for one in inputs])
+    parts = [
+        ExtractorInput(pcm[start * SAMPLES_PER_FRAME : stop * SAMPLES_PER_FRAME], stop - start)
+        for start, stop in quiet_cuts(pcm, frames, LONGEST_FRAMES)
+    ]
+    return np.concatenate([extract([part])[0].values for part in parts])

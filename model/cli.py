@@ -8,17 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from syncdiff.model.config import load_config
 from syncdiff.pipeline.config import ConfigError, find_config
-
-if TYPE_CHECKING:
-    from syncdiff.model.generate import Model
-
 
 # PyTorch and diffusers take seconds to import; what needs them is imported where a command begins its work,
 # so that help and mistakes are answered at once.
@@ -115,6 +111,7 @@ def run_generate(
     """The body of `syncdiff-generate`; its help is GENERATE_HELP."""
     if (data is None) == (video is None):
         raise ConfigError("give either --data (whole splits) or --video (one clip)")
+    from syncdiff.model.checkpoint import find
     from syncdiff.model.generate import load_model
     from syncdiff.model.generate_split import generate_results, make_pairs
     from syncdiff.model.generate_video import dub
@@ -131,45 +128,39 @@ def run_generate(
     else:
         assert data is not None
         dataset = open_dataset(data, split)
-        chosen, tally = make_pairs(dataset, "pairs" if pairs else mode, pairs)
-        record = _record(model, checkpoint, str(pairs or mode))
+        chosen, outcome = make_pairs(dataset, "pairs" if pairs else mode, pairs)
+        settings = {  # what all videos of a folder have in common
+            "checkpoint": str(find(checkpoint)),
+            "step": model.step,
+            "sampler": model.diffusion.sampler,
+            "sampling_steps": model.diffusion.sampling_steps,
+            "guidance": model.diffusion.guidance,
+            "pairs": str(pairs or mode),
+        }
         chosen = chosen[:limit]
         with meter(Console(stderr=True), len(chosen)) as shown:
-            generate_results(model, dataset, chosen, tally, out, raw, size, record, typer.echo, shown)
-        frames = tally.frames
-        for name, reason in tally.left_out:
+            generate_results(model, dataset, chosen, outcome, out, raw, size, settings, typer.echo, shown)
+        frames = outcome.frames
+        for name, reason in outcome.left_out:
             typer.echo(f"left out: {name}: {reason}", err=True)
-        typer.echo(f"{out}: {tally.made} made, {tally.there} were there, {len(tally.left_out)} left out")
-        if not tally.made and not tally.there:
+        typer.echo(
+            f"{out}: {outcome.generated} made, {outcome.existing} were there, "
+            f"{len(outcome.left_out)} left out"
+        )
+        if not outcome.generated and not outcome.existing:
             raise ConfigError("nothing could be made")
     typer.echo(_speed(frames, time.perf_counter() - started))
 
 
-def _record(model: Model, checkpoint: Path, pairs: str) -> dict[str, Any]:
-    """What the videos of a folder have to have in common."""
-    diffusion = model.diffusion
-    from syncdiff.model.checkpoint import find
-
-    return {
-        "checkpoint": str(find(checkpoint)),
-        "step": model.step,
-        "sampler": diffusion.sampler,
-        "sampling_steps": diffusion.sampling_steps,
-        "guidance": diffusion.guidance,
-        "pairs": pairs,
-    }
-
-
 def _speed(frames: int, seconds: float) -> str:
-    from syncdiff.model.progress import gpu_memory_gib
+    import torch
 
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (
-        2**20 if sys.platform != "darwin" else 2**30
-    )
-    gpu = gpu_memory_gib()
-    held = f", GPU {gpu:.1f} GiB" if gpu else ""
+    kib_per_unit = 1 if sys.platform != "darwin" else 1 / 1024  # ru_maxrss counts KiB, on macOS bytes
+    memory_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * kib_per_unit / 2**20
+    gpu_gib = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else 0
     return (
-        f"{frames} frames in {seconds:.1f} s: {frames / seconds:.1f} frames/s; memory {memory:.1f} GiB{held}"
+        f"{frames} frames in {seconds:.1f} s: {frames / seconds:.1f} frames/s; memory {memory_gib:.1f} GiB"
+        + (f", GPU {gpu_gib:.1f} GiB" if gpu_gib else "")
     )
 
 

@@ -39,7 +39,7 @@ class Batch:
     pose: Tensor
     has_pose: Tensor
     audio: Tensor
-    hears: Tensor
+    has_audio: Tensor
     names: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
@@ -58,7 +58,7 @@ class Sample:
     pose: U8
     has_pose: bool
     audio: F32
-    hears: bool
+    has_audio: bool
     name: str
 
 
@@ -95,7 +95,7 @@ def trainable_rows(dataset: Dataset) -> list[int]:
 
 
 def row_groups(dataset: Dataset, rows: list[int]) -> list[list[int]]:
-    """The given rows, those of one row group together, in the order of the shards."""
+    """Rows, those of one row group together, in the order of the shards."""
     groups: dict[tuple[str, int], list[int]] = {}
     for row in rows:
         view = dataset[row]
@@ -103,7 +103,7 @@ def row_groups(dataset: Dataset, rows: list[int]) -> list[list[int]]:
     return list(groups.values())
 
 
-class Stream:
+class SampleStream:
     """The endless samples of one loader stream: `stream` of `streams`, over row groups of row numbers."""
 
     def __init__(self, groups: list[list[int]], config: TrainConfig, stream: int, streams: int) -> None:
@@ -152,19 +152,19 @@ class Stream:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SampleChoice:
     """Which frames of a clip make a sample, and how they are shown. pose is -1 for none."""
 
     target: int
     identity: int
     pose: int
-    hears: bool = True
+    has_audio: bool = True
     mirrored: bool = False
     gains: tuple[float, ...] = (1.0, 1.0, 1.0)  # of red, green and blue
     shift: tuple[int, ...] = (0, 0)  # pixels down and to the right
 
 
-def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Choice]:
+def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[SampleChoice]:
     """Choose the samples of a clip's visit; they follow from the seed, the epoch and the row."""
     rng = np.random.default_rng([config.seed, epoch, row, 1])
     frames, loader = clip.num_frames, config.loader
@@ -178,16 +178,18 @@ def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Choi
         pose = int(pose_index[target])
         if rng.random() < config.model.pose.drop or config.model.pose.bottleneck == "off":
             pose = -1
-        hears = bool(rng.random() >= config.model.audio.drop)
+        has_audio = bool(rng.random() >= config.model.audio.drop)
         mirrored = loader.mirror and bool(rng.random() < 0.5)
         gains = np.exp(loader.light * (rng.standard_normal() + 0.3 * rng.standard_normal(3)))
         shift = np.round(rng.uniform(-loader.shift, loader.shift, 2) * config.model.resolution).astype(int)
         looks = tuple(gains.tolist()), tuple(shift.tolist())
-        chosen.append(Choice(target, identity, pose, hears, mirrored, *looks))
+        chosen.append(SampleChoice(target, identity, pose, has_audio, mirrored, *looks))
     return chosen
 
 
-def read_samples(clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: list[Choice]) -> list[Sample]:
+def read_samples(
+    clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: list[SampleChoice]
+) -> list[Sample]:
     """Decode what the chosen samples of a clip need: each frame once, and no other."""
     size = config.model.resolution
     wanted = sorted({frame for c in chosen for frame in (c.target, c.identity, c.pose)} - {-1})
@@ -205,14 +207,14 @@ def read_samples(clip: ClipView, config: TrainConfig, spec: AudioSpec, chosen: l
             pose=_shown(faces[c.pose], c),
             has_pose=c.pose >= 0,
             audio=heard,
-            hears=c.hears,
+            has_audio=c.has_audio,
             name=f"{clip.clip_id}:{c.target}",
         )
         for c, mask, heard in zip(chosen, masks, sound, strict=True)
     ]
 
 
-def _shown(face: U8, choice: Choice) -> U8:
+def _shown(face: U8, choice: SampleChoice) -> U8:
     """The face [N,N,3] mirrored, lit and shifted as chosen, its border repeated where it leaves a gap."""
     if choice.mirrored:
         face = face[:, ::-1]
@@ -225,7 +227,7 @@ def _shown(face: U8, choice: Choice) -> U8:
     return face[np.clip(here - dy, 0, size - 1)][:, np.clip(here - dx, 0, size - 1)]
 
 
-def _shown_mask(mask: Bool, choice: Choice) -> Bool:
+def _shown_mask(mask: Bool, choice: SampleChoice) -> Bool:
     """The mask [N,N] of a face so shown; the gap, whose repeated border may be mouth, is masked."""
     (dy, dx), size = choice.shift, len(mask)
     moved = np.ones_like(mask)
@@ -250,7 +252,7 @@ def collate(samples: list[Sample]) -> Batch:
         pose=pictures("pose"),
         has_pose=torch.tensor([s.has_pose for s in samples]),
         audio=torch.from_numpy(np.stack([s.audio for s in samples])),
-        hears=torch.tensor([s.hears for s in samples]),
+        has_audio=torch.tensor([s.has_audio for s in samples]),
         names=tuple(s.name for s in samples),
     )
 
@@ -273,7 +275,7 @@ class ShardBatches(IterableDataset[Batch]):
         done = (self.position - own + workers - 1) // workers
         dataset = open_dataset(self.root, self.config.loader.train_split)
         groups = row_groups(dataset, trainable_rows(dataset))
-        stream = Stream(groups, self.config, self.rank * workers + own, self.world * workers)
+        stream = SampleStream(groups, self.config, self.rank * workers + own, self.world * workers)
         size = self.config.optim.batch_size
         waiting: list[Sample] = []
         for epoch, block in stream.from_position(done * size):

@@ -1,6 +1,6 @@
 """Noise, loss and conditional denoising sampling.
 
-The picture outside the mask is known. While sampling it is replaced, at every step, by the source noised to
+What lies outside the mask is known. While sampling it is replaced, at every step, by the source noised to
 that step's level, so that the network only ever has the mouth to invent and the rest keeps its detail
 (conditional denoising sampling, as in DiffTalk, arXiv 2301.03786). Noise schedules and solvers are
 diffusers'.
@@ -56,8 +56,8 @@ def predict(
     schedule: Scheduler,
     config: DiffusionConfig,
     noisy: Tensor,
-    steps: Tensor,
-    given: Conditions,
+    timesteps: Tensor,
+    conditions: Conditions,
 ) -> Tensor:
     """Predicted noise or velocity [B,C,S,S] float32; with `data_std`, of a preconditioned network.
 
@@ -67,12 +67,12 @@ def predict(
     here for a^2 + s^2 = 1). With d = 1 around zero this is v-prediction. The smaller d is, the less of the
     noise has to pass through the network.
     """
-    output = network(noisy, steps, given).float()
+    output = network(noisy, timesteps, conditions).float()
     if config.data_std is None:
         return output
-    signal = schedule.alphas_cumprod.to(noisy.device)[steps].view(-1, 1, 1, 1)
+    signal = schedule.alphas_cumprod.to(noisy.device)[timesteps].view(-1, 1, 1, 1)
     a, s, d = signal.sqrt(), (1 - signal).sqrt(), config.data_std
-    prior = given.identity if config.prior == "identity" else torch.zeros_like(noisy)
+    prior = conditions.identity if config.prior == "identity" else torch.zeros_like(noisy)
     variance = (a * d) ** 2 + s**2
     picture = prior + (noisy - a * prior) * (a * d**2 / variance) + output * (s * d / variance.sqrt())
     velocity: Tensor = (a * noisy - picture) / s
@@ -85,7 +85,7 @@ def denoising_loss(
     config: DiffusionConfig,
     target: Tensor,
     mask: Tensor,
-    given: Conditions,
+    conditions: Conditions,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted noise or velocity, over the mask or the whole picture.
@@ -94,25 +94,25 @@ def denoising_loss(
     and steps come from the CPU generator, so that they do not depend on the device.
     """
     noise = torch.randn(target.shape, generator=generator).to(target)
-    steps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
-    noisy = schedule.add_noise(target, noise, steps)
-    wanted = noise if config.prediction == "epsilon" else schedule.get_velocity(target, noise, steps)
-    error = (predict(network, schedule, config, noisy, steps, given) - wanted.float()).square()
+    timesteps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
+    noisy = schedule.add_noise(target, noise, timesteps)
+    wanted = noise if config.prediction == "epsilon" else schedule.get_velocity(target, noise, timesteps)
+    error = (predict(network, schedule, config, noisy, timesteps, conditions) - wanted.float()).square()
     region = mask.to(error.dtype) if config.loss_region == "mask" else torch.ones_like(error[:, :1])
     per_sample = (error * region).sum((1, 2, 3)) / (region.sum((1, 2, 3)).clamp(min=1) * error.shape[1])
     if config.loss_weight == "picture":
-        per_sample = per_sample * _picture_weight(schedule, config, steps)
+        per_sample = per_sample * _picture_weight(schedule, config, timesteps)
     return per_sample.mean()
 
 
-def _picture_weight(schedule: Scheduler, config: DiffusionConfig, steps: Tensor) -> Tensor:
+def _picture_weight(schedule: Scheduler, config: DiffusionConfig, timesteps: Tensor) -> Tensor:
     """What turns the squared error of the prediction into that of the picture it stands for, [B].
 
     With x_t = a x + s e: x = a x_t - s v, and x = (x_t - s e) / a; so s^2 for the velocity and s^2 / a^2 for
     the noise (table 1 of Salimans and Ho 2022, arXiv 2202.00512). It puts the effort on the noisy steps,
     where it is decided how far the mouth opens.
     """
-    signal: Tensor = schedule.alphas_cumprod.to(steps.device)[steps]
+    signal: Tensor = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
     return (1 - signal) if config.prediction == "v_prediction" else (1 - signal) / signal
 
 
@@ -120,31 +120,33 @@ def _picture_weight(schedule: Scheduler, config: DiffusionConfig, steps: Tensor)
 def sample(
     network: Network,
     config: DiffusionConfig,
-    known: Tensor,
+    masked_input: Tensor,
     mask: Tensor,
-    given: Conditions,
+    conditions: Conditions,
     noise: Tensor,
     clip: bool,
 ) -> Tensor:
-    """Invent the mouth: known [B,C,S,S] outside mask [B,1,S,S], conditions and initial noise to a picture.
+    """Invent the mouth of masked_input [B,C,S,S] inside mask [B,1,S,S], from noise [B,C,S,S] and conditions.
 
-    Whatever `known` holds inside the mask is never looked at. `noise` serves as the start and as the noise of
-    the known region: on DDIM's deterministic path that is one and the same noise. Returns `known` outside the
-    mask.
+    Whatever `masked_input` holds inside the mask is never looked at. `noise` serves as the start and as the
+    noise of the known region: on DDIM's deterministic path that is one and the same noise. Returns
+    `masked_input` outside the mask.
     """
     scheduler = solver(config, clip)
     scheduler.set_timesteps(config.sampling_steps, device=noise.device)
     schedule = training_schedule(config)
-    both = given + given.unheard() if config.guidance != 1.0 else given
+    both = conditions + conditions.without_audio() if config.guidance != 1.0 else conditions
     picture = noise
     for step in scheduler.timesteps:
-        steps = step.expand(len(noise))
-        picture = torch.where(mask, picture, scheduler.add_noise(known, noise, steps))
+        timesteps = step.expand(len(noise))
+        picture = torch.where(mask, picture, scheduler.add_noise(masked_input, noise, timesteps))
         if config.guidance == 1.0:
-            predicted = predict(network, schedule, config, picture, steps, both)
+            predicted = predict(network, schedule, config, picture, timesteps, both)
         else:
-            doubled = predict(network, schedule, config, picture.repeat(2, 1, 1, 1), steps.repeat(2), both)
-            heard, unheard = doubled.chunk(2)
-            predicted = unheard + config.guidance * (heard - unheard)
+            doubled = predict(
+                network, schedule, config, picture.repeat(2, 1, 1, 1), timesteps.repeat(2), both
+            )
+            heard, without_audio = doubled.chunk(2)
+            predicted = without_audio + config.guidance * (heard - without_audio)
         picture = scheduler.step(predicted, step, picture, return_dict=False)[0]
-    return torch.where(mask, picture, known)
+    return torch.where(mask, picture, masked_input)

@@ -1,6 +1,6 @@
 """AV-HuBERT inside the network, its top layers trained along with it (the paper's best freezes 9 of 12).
 
-Instead of cached features the network is then given AV-HuBERT's own input, computed from the shards'
+Instead of cached features the network then hears AV-HuBERT's own input, computed from the shards'
 waveforms, for a second or so on either side of the target, and keeps the features of the steps around the
 target.
 """
@@ -40,13 +40,15 @@ class TunedHubert(nn.Module):
         self.model.final_norm.requires_grad_(True)
 
     def forward(self, steps: Tensor) -> Tensor:
-        there = (steps != 0).any(dim=2)
+        present = (steps != 0).any(dim=2)
         if self.model.config.audio_layer_norm:
             steps = F.layer_norm(steps, steps.shape[-1:])
-        features = self.model.encode([one[keep] for one, keep in zip(steps, there, strict=True)], None)
+        features = self.model.encode(
+            [sequence[keep] for sequence, keep in zip(steps, present, strict=True)], None
+        )
         middle = steps.shape[1] // 2
         wanted = torch.arange(self.window, device=steps.device) + middle - self.window // 2
-        before = (~there).int().cumprod(dim=1).sum(dim=1)  # steps missing at the start
+        before = (~present).int().cumprod(dim=1).sum(dim=1)  # steps missing at the start
         cut = [f[(wanted - b).clamp(0, len(f) - 1)] for f, b in zip(features, before, strict=True)]
         return torch.stack(cut)
 

@@ -1,8 +1,8 @@
 """Generation: jobs in lockstep, frame after frame as the pose frames demand, a full batch at every step.
 
-A frame can be made as soon as its pose frame has been made. With the previous frame as pose frame a clip
-gives one frame at a time, so a batch is made of as many clips; with no pose frame, of any frames. Nothing of
-a clip depends on what it is batched with: its initial noise, one for all its frames, follows from its name.
+A frame can be generated as soon as its pose frame is. With the previous frame as pose frame a clip gives one
+frame at a time, so a batch holds as many clips; with no pose frame, any frames. Nothing of a clip depends on
+what it is batched with: its initial noise, one for all its frames, follows from its name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Face(Protocol):
         """[n,N,N,3] RGB."""
 
     def masks(self, indices: Sequence[int]) -> Bool:
-        """[n,N,N], True where the mouth is to be made."""
+        """[n,N,N], True where the mouth is to be generated."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class Model:
 
 
 @dataclass
-class Job:
+class GenerationJob:
     """A clip to be generated, n frames long.
 
     order [n]: which frame of `face` each shows; identity [n]: frames of `face`; pose_from [n]: earlier frames
-    of the result, or -1; audio [n,L,D]; made [n,R,R,3] is filled in order, `done` frames so far.
+    of the result, or -1; audio [n,L,D]; generated [n,R,R,3] is filled in order, `done` frames so far.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Job:
     identity: Index
     pose_from: Index
     audio: F32
-    made: U8
+    generated: U8
     done: int = 0
 
     def ready(self, most: int) -> range:
-        """The next frames whose pose frames are made, at most so many."""
+        """The next frames whose pose frames are generated, at most so many."""
         stop = self.done
         while stop < len(self.order) and stop - self.done < most and self.pose_from[stop] < self.done:
             stop += 1
@@ -91,19 +91,19 @@ def load_model(path: Path, device: str = "auto", **sampling: Any) -> Model:
     Raises CheckpointError for a checkpoint that cannot be read, ConfigError for settings that cannot be used.
     """
     place = pick_device(device)
-    found = ckpt.find(path)
-    state = ckpt.read_state(found)
-    config = from_mapping(state["config"], str(found))
+    checkpoint = ckpt.find(path)
+    state = ckpt.read_state(checkpoint)
+    config = from_mapping(state["config"], str(checkpoint))
     spec = AudioSpec(**state["audio"])
     space = make_space(config.model)
     encoder, width, steps = None, spec.width, spec.steps
     if state["hubert"]:
         encoder = TunedHubert(EncoderConfig(**state["hubert"]), config.model.audio)
         width, steps = encoder.model.config.width, config.model.audio.window
-    stats = AudioStats(torch.zeros(width), torch.ones(width))
-    side = config.model.resolution // space.shrink
+    stats = AudioStats(torch.zeros(width), torch.ones(width))  # the true ones come with the weights
+    side = config.model.resolution // space.downsample
     net = SyncDiffNet(config.model, space.channels, side, stats, steps, encoder)
-    ckpt.load_into(net, found, "ema")
+    ckpt.load_into(net, checkpoint, "ema")
     net.eval().requires_grad_(False).to(place)
     return Model(
         config=config,
@@ -127,24 +127,24 @@ def pick_device(device: str) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def generate(model: Model, jobs: Iterable[Job], batch: int) -> Iterator[Job]:
-    """Make the frames of all jobs, at most `batch` at a time, and yield each job when it is complete.
+def generate(model: Model, jobs: Iterable[GenerationJob], batch: int) -> Iterator[GenerationJob]:
+    """Generate the frames of all jobs, at most `batch` at a time, and yield each job when it is complete.
 
     `jobs` is drawn from as places become free, so that only those at work are in memory.
     """
     waiting = iter(jobs)
-    active: list[Job] = []
+    active: list[GenerationJob] = []
     while True:
         while len(active) < batch and (job := next(waiting, None)) is not None:
             active.append(job)
         if not active:
             return
-        turn: list[tuple[Job, int]] = []
+        turn: list[tuple[GenerationJob, int]] = []
         for job in active:
             turn += [(job, frame) for frame in job.ready(batch - len(turn))]
-        pictures = make_frames(model, turn)
+        pictures = generate_frames(model, turn)
         for (job, frame), picture in zip(turn, pictures, strict=True):
-            job.made[frame] = picture
+            job.generated[frame] = picture
             job.done += 1
         yield from (job for job in active if job.done == len(job.order))
         # Those that did not get a place this time come first the next time.
@@ -153,31 +153,38 @@ def generate(model: Model, jobs: Iterable[Job], batch: int) -> Iterator[Job]:
         active.sort(key=lambda job: id(job) in served)
 
 
-def make_frames(model: Model, turn: Sequence[tuple[Job, int]]) -> U8:
+def generate_frames(model: Model, turn: Sequence[tuple[GenerationJob, int]]) -> U8:
     """One frame of each of these (job, frame) pairs: [B,R,R,3]."""
     batch = collate([frame_sample(model, job, frame) for job, frame in turn]).to(model.device)
     noise = torch.stack([initial_noise(model, job.name) for job, _ in turn]).to(model.device)
-    known, mask, given = prepare(batch, model.space)
-    made = sample(model.net, model.diffusion, known, mask, given, noise, model.space.clip)
-    pictures: U8 = to_uint8(model.space.decode(made)).permute(0, 2, 3, 1).cpu().numpy()
+    masked_input, mask, conditions = prepare(batch, model.space)
+    generated = sample(model.net, model.diffusion, masked_input, mask, conditions, noise, model.space.clip)
+    pictures: U8 = to_uint8(model.space.decode(generated)).permute(0, 2, 3, 1).cpu().numpy()
     return pictures
 
 
-def frame_sample(model: Model, job: Job, frame: int) -> Sample:
+def frame_sample(model: Model, job: GenerationJob, frame: int) -> Sample:
     """What the network needs for one frame of a job; the target's masked pixels never leave here."""
     size = model.config.model.resolution
-    source, identity, pose = int(job.order[frame]), int(job.identity[frame]), int(job.pose_from[frame])
-    target, reference = resize_faces(job.face.frames([source, identity]), size)
+    source, pose = int(job.order[frame]), int(job.pose_from[frame])
+    target, identity = resize_faces(job.face.frames([source, int(job.identity[frame])]), size)
     mask = resize_masks(job.face.masks([source]), size)[0]
-    previous = job.made[pose] if pose >= 0 else np.zeros_like(target)
-    hidden = np.where(mask[..., None], np.uint8(0), target)
-    return Sample(hidden, mask, reference, previous, pose >= 0, job.audio[frame], True, f"{job.name}:{frame}")
+    return Sample(
+        target=np.where(mask[..., None], np.uint8(0), target),
+        mask=mask,
+        identity=identity,
+        pose=job.generated[pose] if pose >= 0 else np.zeros_like(target),
+        has_pose=pose >= 0,
+        audio=job.audio[frame],
+        has_audio=True,
+        name=f"{job.name}:{frame}",
+    )
 
 
 def initial_noise(model: Model, name: str) -> torch.Tensor:
     """The one noise [C,S,S] of a clip, from the seed and its name."""
     seed = hashlib.sha256(f"{model.config.seed}:{name}".encode()).digest()
-    side = model.config.model.resolution // model.space.shrink
+    side = model.config.model.resolution // model.space.downsample
     generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little") >> 1)
     return torch.randn(model.space.channels, side, side, generator=generator)
 
@@ -194,12 +201,12 @@ def there_and_back(frames: int, wanted: int) -> Index:
 
 
 def pose_plan(order: Index, head_pose_deg: F32, settings: dict[str, Any]) -> Index:
-    """The pose frame of each frame of a result: the policy of `faces.reference_frames`, but only frames made
-    before.
+    """The pose frame of each frame of a result: the policy of `faces.reference_frames`, but only frames
+    generated before.
 
     `previous` and `offset` count in the result's time. `nearest-pose` may name later frames in training; here
-    it is the frame of the most similar head pose among those made already, at least `pose_distance_frames`
-    away.
+    it is the frame of the most similar head pose among those generated already, at least
+    `pose_distance_frames` away.
     """
     here = np.arange(len(order))
     if settings["policy"] == "nearest-pose":
@@ -230,8 +237,8 @@ def identity_plan(order: Index, ranked: NDArray[np.integer[Any]]) -> Index:
 
 def make_job(
     model: Model, name: str, face: Face, order: Index, ranked: NDArray[Any], head_pose: F32, audio: F32
-) -> Job:
-    """A job with nothing made yet.
+) -> GenerationJob:
+    """A job with nothing generated yet.
 
     It shows frames `order` [n] of `face`, whose reference frames are ranked [T,K] and whose head pose is
     [T,3], and speaks the sound [n,L,D].
@@ -239,8 +246,8 @@ def make_job(
     size = model.config.model.resolution
     off = model.config.model.pose.bottleneck == "off"
     plan = np.full(len(order), -1) if off else pose_plan(order, head_pose, model.preparation["pose"])
-    made = scratch((len(order), size, size, 3))
-    return Job(name, face, order, identity_plan(order, ranked), plan, audio, made)
+    generated = scratch((len(order), size, size, 3))
+    return GenerationJob(name, face, order, identity_plan(order, ranked), plan, audio, generated)
 
 
 def scratch(shape: tuple[int, ...]) -> U8:

@@ -12,7 +12,7 @@ With the raw data at hand faces are pasted back into the full frames; else the v
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from syncdiff.model.audio import audio_windows, clip_audio
 from syncdiff.model.data import resize_faces, resize_masks
-from syncdiff.model.generate import Job, Model, generate, make_job, there_and_back
+from syncdiff.model.generate import GenerationJob, Model, generate, make_job, there_and_back
 from syncdiff.model.render import paste, write_playable
 from syncdiff.model.video_faces import frames_in_order
 from syncdiff.pipeline.config import ConfigError, differences
@@ -45,12 +45,12 @@ class Pair:
 
 
 @dataclass
-class Tally:
-    """What became of the pairs: files made now, there already, and left out with a reason."""
+class SplitOutcome:
+    """What became of the pairs: videos generated now, there already, and left out with a reason."""
 
-    made: int = 0
+    generated: int = 0
     frames: int = 0
-    there: int = 0
+    existing: int = 0
     left_out: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -59,13 +59,13 @@ class StoredFace:
     """A row's crops and masks at the network's resolution, in memory."""
 
     faces: U8
-    marked: Bool
+    mouth_masks: Bool
 
     def frames(self, indices: Sequence[int]) -> U8:
         return self.faces[list(indices)]
 
     def masks(self, indices: Sequence[int]) -> Bool:
-        return self.marked[list(indices)]
+        return self.mouth_masks[list(indices)]
 
 
 def short_name(clip_id: str) -> str:
@@ -75,7 +75,7 @@ def short_name(clip_id: str) -> str:
 
 def make_pairs(
     dataset: Dataset, mode: Mode, pairs_file: Path | None, seed: int = 0
-) -> tuple[list[Pair], Tally]:
+) -> tuple[list[Pair], SplitOutcome]:
     """The pairs of a mode, and lines of a pairs list that name no clip of the data set.
 
     reconstruction: each clip with its own sound. cross: each with that of another clip of the split, by a
@@ -86,25 +86,25 @@ def make_pairs(
     names = [short_name(i) for i in ids]
     if len(set(names)) < len(names):
         names = ids  # the same path in several splits
-    tally = Tally()
+    outcome = SplitOutcome()
     if mode == "pairs":
         if pairs_file is None:
             raise ConfigError("mode pairs needs --pairs, a list of lines '<sound clip> <video clip>'")
-        return _read_pairs(pairs_file, {name: i for i, name in enumerate(names)}, tally), tally
+        return _read_pairs(pairs_file, {name: i for i, name in enumerate(names)}, outcome), outcome
     if mode == "reconstruction":
-        return [Pair(i, i, name) for i, name in enumerate(names)], tally
+        return [Pair(i, i, name) for i, name in enumerate(names)], outcome
     if len(names) < 2:
         raise ConfigError("mode cross needs two clips or more")
     order = np.random.default_rng(seed).permutation(len(names))
     sound = {int(a): int(b) for a, b in zip(order, np.roll(order, 1), strict=True)}
-    return [Pair(i, sound[i], _joint(name, names[sound[i]])) for i, name in enumerate(names)], tally
+    return [Pair(i, sound[i], _joint(name, names[sound[i]])) for i, name in enumerate(names)], outcome
 
 
 def _joint(video: str, sound: str) -> str:
     return f"{video}__{sound.replace('/', '_')}"
 
 
-def _read_pairs(path: Path, rows: dict[str, int], tally: Tally) -> list[Pair]:
+def _read_pairs(path: Path, rows: dict[str, int], outcome: SplitOutcome) -> list[Pair]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -118,46 +118,45 @@ def _read_pairs(path: Path, rows: dict[str, int], tally: Tally) -> list[Pair]:
         sound, video = (word.removesuffix(".mp4") for word in words)
         missing = [name for name in (sound, video) if name not in rows]
         if missing:
-            tally.left_out.append(
-                (f"{path.name}:{number}", f"no clip {' and no clip '.join(missing)} in the data set")
-            )
+            reason = f"no clip {' and no clip '.join(missing)} in the data set"
+            outcome.left_out.append((f"{path.name}:{number}", reason))
         else:
             pairs.append(Pair(rows[video], rows[sound], video if video == sound else _joint(video, sound)))
     return pairs
 
 
 def generate_results(
-    model: Model, dataset: Dataset, pairs: list[Pair], tally: Tally, out: Path, raw: Path | None, batch: int,
-    settings: dict[str, Any], say: Callable[[str], None], shown: Meter | None = None,
-) -> Tally:  # fmt: skip
-    """Make the videos that are not there yet; what cannot be made is in the tally, with its reason.
+    model: Model, dataset: Dataset, pairs: list[Pair], outcome: SplitOutcome, out: Path, raw: Path | None,
+    batch: int, settings: dict[str, Any], say: Callable[[str], None], shown: Meter | None = None,
+) -> SplitOutcome:  # fmt: skip
+    """Make the videos that are not there yet; what cannot be made is in the outcome, with its reason.
 
-    `shown` counts the pairs that are to be made.
+    `settings` is what all videos of the folder have in common; `shown` counts the pairs as they are done.
     """
     check_folder(out, settings)
-    _compare_preparation(model, dataset, say)
-    todo = []
-    for pair in pairs:
-        if target(out, pair).is_file():
-            tally.there += 1
-        else:
-            todo.append(pair)
-    by_name = {pair.name: pair for pair in todo}
-    for job in generate(model, _jobs(model, dataset, todo, tally), batch):
-        pair = by_name[job.name]
+    for part in ("mask", "align"):
+        stored, trained = dataset.manifest["config"].get(part), model.preparation.get(part)
+        if stored != trained:
+            say(
+                f"the data set's {part} settings {stored} are not those the model was trained with, {trained}"
+            )
+    todo = {pair.name: pair for pair in pairs if not video_path(out, pair).is_file()}
+    outcome.existing += len(pairs) - len(todo)
+    for job in generate(model, _jobs(model, dataset, todo.values(), outcome), batch):
+        pair = todo[job.name]
         try:
-            write_result(dataset, pair, job, target(out, pair), raw)
+            write_result(dataset, pair, job, video_path(out, pair), raw)
         except ClipError as error:
-            tally.left_out.append((job.name, str(error)))
+            outcome.left_out.append((job.name, str(error)))
             continue
-        tally.made += 1
-        tally.frames += len(job.order)
+        outcome.generated += 1
+        outcome.frames += len(job.order)
         if shown is not None:
-            shown.show(tally.there + tally.made, tally.frames, len(tally.left_out))
-    return tally
+            shown.show(outcome.existing + outcome.generated, outcome.frames, len(outcome.left_out))
+    return outcome
 
 
-def target(out: Path, pair: Pair) -> Path:
+def video_path(out: Path, pair: Pair) -> Path:
     """Where a pair's video is written."""
     return out / f"{pair.name}.mp4"
 
@@ -165,53 +164,44 @@ def target(out: Path, pair: Pair) -> Path:
 def check_folder(out: Path, settings: dict[str, Any]) -> None:
     """Record what the folder's videos are made with; refuse a folder whose videos were made otherwise."""
     record = out / "generate.json"
-    if record.is_file():
-        before = json.loads(record.read_text(encoding="utf-8"))
-        changed = differences({key: before.get(key) for key in settings}, settings)
-        if changed:
-            listed = "\n  ".join(changed)
-            raise ConfigError(
-                f"{out} holds videos made otherwise:\n  {listed}\nGive another --out, or remove it."
-            )
+    if not record.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(record, (json.dumps(settings, indent=1) + "\n").encode())
         return
-    out.mkdir(parents=True, exist_ok=True)
-    write_atomic(record, (json.dumps(settings, indent=1) + "\n").encode())
+    before = json.loads(record.read_text(encoding="utf-8"))
+    changed = differences({key: before.get(key) for key in settings}, settings)
+    if changed:
+        listed = "\n  ".join(changed)
+        raise ConfigError(
+            f"{out} holds videos made otherwise:\n  {listed}\nGive another --out, or remove it."
+        )
 
 
-def _compare_preparation(model: Model, dataset: Dataset, say: Callable[[str], None]) -> None:
-    for part in ("mask", "align"):
-        ours, trained = dataset.manifest["config"].get(part), model.preparation.get(part)
-        if ours != trained:
-            say(f"the data set's {part} settings {ours} are not those the model was trained with, {trained}")
-
-
-def _jobs(model: Model, dataset: Dataset, pairs: list[Pair], tally: Tally) -> Iterator[Job]:
+def _jobs(
+    model: Model, dataset: Dataset, pairs: Iterable[Pair], outcome: SplitOutcome
+) -> Iterator[GenerationJob]:
     for pair in pairs:
         try:
             yield row_job(model, pair.name, dataset[pair.video], dataset[pair.sound])
         except (ClipError, ConfigError) as error:
-            tally.left_out.append((pair.name, str(error)))
+            outcome.left_out.append((pair.name, str(error)))
 
 
-def row_job(model: Model, name: str, video: ClipView, sound: ClipView) -> Job:
+def row_job(model: Model, name: str, video: ClipView, sound: ClipView) -> GenerationJob:
     """The picture of one row with the sound of another (or its own), as long as the sound."""
     if video.num_frames < 2:
         raise ClipError("generate", "single-frame", "a clip of one frame has no other to show who speaks")
     size, frames = model.config.model.resolution, sound.num_frames
+    masks = video.masks(list(range(min(video.num_frames, frames))))
+    faces = StoredFace(resize_faces(video.frames(), size), resize_masks(masks, size))
+    times = np.arange(frames, dtype=float)
+    windows = audio_windows(clip_audio(sound, model.spec), model.spec, model.config.model.audio.window, times)
     order = there_and_back(video.num_frames, frames)
-    used = range(min(video.num_frames, frames)) if frames else range(0)
-    faces = StoredFace(resize_faces(video.frames(), size), resize_masks(video.masks(list(used)), size))
-    windows = audio_windows(
-        clip_audio(sound, model.spec),
-        model.spec,
-        model.config.model.audio.window,
-        np.arange(frames, dtype=float),
-    )
     ranked, pose = video.column("identity_index"), video.column("head_pose_deg")
     return make_job(model, name, faces, order, ranked, pose, windows)
 
 
-def write_result(dataset: Dataset, pair: Pair, job: Job, path: Path, raw: Path | None) -> None:
+def write_result(dataset: Dataset, pair: Pair, job: GenerationJob, path: Path, raw: Path | None) -> None:
     """Paste a finished job into its source's frames, or its crops, and write it with the driving sound."""
     video, sound = dataset[pair.video], dataset[pair.sound]
     masks = video.masks()
@@ -224,8 +214,8 @@ def write_result(dataset: Dataset, pair: Pair, job: Job, path: Path, raw: Path |
         start = int(video.value("start_frame"))
         frames = frames_in_order(raw / video.value("source"), Fraction(FPS), job.order + start)
     pasted = (
-        paste(frame, made, matrices[i], masks[i])
-        for frame, made, i in zip(frames, job.made, job.order, strict=True)
+        paste(frame, face, matrices[i], masks[i])
+        for frame, face, i in zip(frames, job.generated, job.order, strict=True)
     )
     pcm = sound.audio()
     pcm = None if pcm is None else fit_audio(pcm, len(job.order))[0]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from syncdiff.model.audio import Hearing, audio_windows, read_speech, speech_features
-from syncdiff.model.generate import Index, Job, Model, generate, make_job, there_and_back
+from syncdiff.model.audio import audio_windows, read_speech, speech_features
+from syncdiff.model.generate import GenerationJob, Index, Model, generate, make_job, there_and_back
 from syncdiff.model.render import paste, write_playable
 from syncdiff.model.video_faces import TrackedFace, find_faces, frames_in_order, open_at_own_rate
 from syncdiff.pipeline.faces.track import make_backend
@@ -46,60 +46,69 @@ def dub(
     file, or not without `avhubert`, the checkpoint that made those it was trained with.
     """
     speech = read_speech(sound_path or video_path)
-    values = speech_features(Hearing(model.spec, model.extractor, model.device.type), speech, avhubert)
+    values = speech_features(model.spec, model.extractor, speech, avhubert, model.device.type)
     video = open_at_own_rate(video_path)
-    own = read_audio(video_path, info=video.info)
+    own_sound = read_audio(video_path, info=video.info)
     faces, num_frames = find_faces(
-        video, own, make_backend("dlib"), model.config.model.resolution, model.preparation
+        video, own_sound, make_backend("dlib"), model.config.model.resolution, model.preparation
     )
     frames = max(1, round(Fraction(len(speech), SAMPLE_RATE_HZ) * video.fps))
     order = there_and_back(num_frames, frames)
     if frames != num_frames:
         how = "cut" if frames < num_frames else "run backwards and forwards"
         say(f"the speech lasts {frames} frames, the video {num_frames}: the video is {how}")
-    places = [
-        place
-        for k, face in enumerate(faces)
-        for place in job_places(model, face, k, order, values, video.fps)
+    planned = [
+        run for k, face in enumerate(faces) for run in plan_face(model, face, k, order, values, video.fps)
     ]
-    made: dict[int, tuple[TrackedFace, U8]] = {}
-    for job in generate(model, (job for job, _, _ in places), batch):
-        face, shown = next((face, shown) for other, face, shown in places if other is job)
-        made |= {int(i): (face, picture) for i, picture in zip(shown, job.made, strict=True)}
-        say(f"{len(made)}/{frames} frames")
-    if not made:
+    redrawn: dict[int, tuple[TrackedFace, U8]] = {}  # by output frame
+    for job in generate(model, (run.job for run in planned), batch):
+        run = next(run for run in planned if run.job is job)
+        redrawn |= {int(i): (run.face, face) for i, face in zip(run.frames, job.generated, strict=True)}
+        say(f"{len(redrawn)}/{frames} frames")
+    if not redrawn:
         raise ClipError(
             "generate", "no-face", "no face is seen in the part of the video that the speech covers"
         )
-    redrawn = render(frames_in_order(video_path, video.fps, order), order, made)
+    pictures = paste_faces(frames_in_order(video_path, video.fps, order), order, redrawn)
     sound = sound_path or video_path
     heard = SoundFile(sound, -probe(sound).sound_offset_s, frames / video.fps)
-    write_playable(out, redrawn, video.fps, heard)
-    return Dubbed(out, frames, len(made), video.fps)
+    write_playable(out, pictures, video.fps, heard)
+    return Dubbed(out, frames, len(redrawn), video.fps)
 
 
-def job_places(
+@dataclass(frozen=True)
+class FaceRun:
+    """Consecutive output frames [n] that show a face, and the job that generates them."""
+
+    job: GenerationJob
+    face: TrackedFace
+    frames: Index
+
+
+def plan_face(
     model: Model, face: TrackedFace, number: int, order: Index, values: F32, rate: Fraction
-) -> Iterator[tuple[Job, TrackedFace, Index]]:
-    """A job for each run of output frames that show a face: (job, face, the output frames)."""
+) -> Iterator[FaceRun]:
+    """A job for each run of output frames that show a face; `order` says which source frame each shows."""
     shown = np.flatnonzero((order >= face.span.start) & (order < face.span.stop))
     for run in np.split(shown, np.flatnonzero(np.diff(shown) > 1) + 1):
         if len(run):
-            times = run * float(FPS / rate)
+            times = run * float(FPS / rate)  # features count in 25ths of a second
             windows = audio_windows(values, model.spec, model.config.model.audio.window, times)
             inside = order[run] - face.span.start
             job = make_job(
                 model, f"face {number}", face, inside, face.identity_index, face.head_pose_deg, windows
             )
-            yield job, face, run
+            yield FaceRun(job, face, run)
 
 
-def render(frames: Iterator[U8], order: Index, made: dict[int, tuple[TrackedFace, U8]]) -> Iterator[U8]:
+def paste_faces(
+    frames: Iterator[U8], order: Index, redrawn: dict[int, tuple[TrackedFace, U8]]
+) -> Iterator[U8]:
     """Output frames with the redrawn faces in their places."""
     for number, (frame, source) in enumerate(zip(frames, order, strict=True)):
-        if number not in made:
+        if number not in redrawn:
             yield frame
             continue
-        face, picture = made[number]
+        face, picture = redrawn[number]
         inside = int(source) - face.span.start
         yield paste(frame, picture, face.crop_matrix[inside], face.masks([inside])[0])

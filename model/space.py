@@ -24,7 +24,7 @@ class Space(nn.Module):
     """Pixels as they are; the base of `LatentSpace`. `clip` says that pictures lie within [-1, 1]."""
 
     channels = 3
-    shrink = 1
+    downsample = 1
     clip = True
 
     def encode(self, pixels: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class Space(nn.Module):
 
     def mask(self, mask: Tensor) -> Tensor:
         """Mask [B,1,N,N] bool to [B,1,S,S]: set where any of its pixels is."""
-        return mask if self.shrink == 1 else F.max_pool2d(mask.float(), self.shrink) > 0
+        return mask if self.downsample == 1 else F.max_pool2d(mask.float(), self.downsample) > 0
 
 
 class LatentSpace(Space):
@@ -58,7 +58,7 @@ class LatentSpace(Space):
         self.autoencoder.eval().requires_grad_(False)
         config = self.autoencoder.config
         self.channels = config.latent_channels
-        self.shrink = 2 ** (len(config.block_out_channels) - 1)
+        self.downsample = 2 ** (len(config.block_out_channels) - 1)
         self.scale = config.scaling_factor
         self.shift = config.get("shift_factor") or 0.0
 
@@ -78,7 +78,7 @@ def make_space(config: ModelConfig) -> Space:
     if config.autoencoder is None:
         return Space()
     space = LatentSpace(config.autoencoder)
-    step = space.shrink * config.unet.patch * 2 ** (len(config.unet.channels) - 1)
+    step = space.downsample * config.unet.patch * 2 ** (len(config.unet.channels) - 1)
     if config.resolution % step:
         raise ConfigError(
             f"model.resolution: {config.resolution} is not a multiple of {step} in latent space"
@@ -97,28 +97,27 @@ def to_uint8(unit: Tensor) -> Tensor:
 
 
 def prepare(batch: Batch, space: Space) -> tuple[Tensor, Tensor, Conditions]:
-    """What the network is given for a batch: (known picture, mask, conditions), none of it from inside the
-    mask.
+    """What the network may know of a batch, nothing from inside the mask: (masked input, mask, conditions).
 
-    known [B,C,S,S] is the target with the masked pixels grey; mask [B,1,S,S] bool.
+    The masked input [B,C,S,S] is the target with the masked pixels grey; mask [B,1,S,S] bool.
     """
-    hidden = space.encode(to_unit(batch.target).masked_fill(batch.mask, 0.0))
+    masked_input = space.encode(to_unit(batch.target).masked_fill(batch.mask, 0.0))
     mask = space.mask(batch.mask)
-    given = Conditions(
-        masked=hidden.masked_fill(mask, 0.0),
+    conditions = Conditions(
+        masked=masked_input.masked_fill(mask, 0.0),
         identity=space.encode(to_unit(batch.identity)),
         pose=space.encode(to_unit(batch.pose)),
         has_pose=batch.has_pose,
         audio=batch.audio,
-        hears=batch.hears,
+        has_audio=batch.has_audio,
     )
-    return hidden, mask, given
+    return masked_input, mask, conditions
 
 
-def training_target(batch: Batch, known: Tensor, mask: Tensor, space: Space) -> Tensor:
-    """The picture to be learned [B,C,S,S]: the whole target, and outside the mask just what is known of it.
+def training_target(batch: Batch, masked_input: Tensor, mask: Tensor, space: Space) -> Tensor:
+    """The picture to be learned [B,C,S,S]: the whole target, and outside the mask just the masked input.
 
     In latent space the two differ: latents beside the mask have seen the mouth. While sampling they are not
     at hand.
     """
-    return torch.where(mask, space.encode(to_unit(batch.target)), known)
+    return torch.where(mask, space.encode(to_unit(batch.target)), masked_input)

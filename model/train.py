@@ -21,10 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import Batch, loader
 from syncdiff.model.diffusion import denoising_loss, training_schedule
-from syncdiff.model.log_samples import sample_strip
-from syncdiff.model.progress import Progress
 from syncdiff.model.space import prepare, training_target
-from syncdiff.model.training_run import Run, open_run, resume_state, save
+from syncdiff.model.training_log import TrainingProgress, sample_strip
+from syncdiff.model.training_run import TrainingRun, open_run, resume_state, save
 from syncdiff.pipeline.records import CheckpointError
 
 
@@ -48,7 +47,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
     batches = iter(loader(config, str(run.dataset.root), run.spec, rank, world, run.position))
     resume_state(run)  # after the loader, so that nothing draws random numbers in between
     writer = SummaryWriter(str(run.out / "logs"), purge_step=run.step + 1) if main else None
-    with Progress(optim.steps, say, main) as progress, stop_signals() as stop:
+    with TrainingProgress(optim.steps, run.say, main) as progress, stop_signals() as stop:
         while run.step < optim.steps and not agreed(accelerator, stop.asked):
             loss = training_step(run, model, optimizer, schedule, batches)
             run.step += 1
@@ -58,17 +57,17 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
             if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
                 sample_strip(run, writer)
             if run.step % config.log.checkpoint_every == 0:
-                save_periodic(run, say)
+                save_periodic(run)
     if writer:
         writer.close()
     last = save(run)
     if run.step < optim.steps:
-        say(f"stopped at step {run.step}, saved in {last}; the same command goes on from there")
+        run.say(f"stopped at step {run.step}, saved in {last}; the same command goes on from there")
     return last
 
 
 def training_step(
-    run: Run, model: Callable[..., Tensor], optimizer: Any, schedule: Any, batches: Iterator[Batch]
+    run: TrainingRun, model: Callable[..., Tensor], optimizer: Any, schedule: Any, batches: Iterator[Batch]
 ) -> float:
     """One optimiser step over `accumulate` batches; returns the mean loss."""
     config, accelerator = run.config, run.accelerator
@@ -81,9 +80,9 @@ def training_step(
         run.position += 1
         last = part + 1 == config.optim.accumulate
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
-            known, mask, given = prepare(batch, run.space)
-            target = training_target(batch, known, mask, run.space)
-            loss = denoising_loss(model, schedule, config.diffusion, target, mask, given)
+            masked_input, mask, conditions = prepare(batch, run.space)
+            target = training_target(batch, masked_input, mask, run.space)
+            loss = denoising_loss(model, schedule, config.diffusion, target, mask, conditions)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(
@@ -109,7 +108,7 @@ def learning_rate(config: TrainConfig, step: int) -> float:
 
 
 @torch.no_grad()
-def update_ema(run: Run) -> None:
+def update_ema(run: TrainingRun) -> None:
     """Follow the weights, faster at first: decay min(decay, (1 + n) / (10 + n)) at step n, as in TensorFlow's
     ExponentialMovingAverage."""
     decay = min(run.config.optim.ema_decay, (1 + run.step) / (10 + run.step))
@@ -118,36 +117,33 @@ def update_ema(run: Run) -> None:
     torch._foreach_lerp_(ema, net, 1 - decay)
 
 
-def save_periodic(run: Run, say: Callable[[str], None]) -> None:
+def save_periodic(run: TrainingRun) -> None:
     """Save; a full disk is said and tried again at the next interval, for training itself can go on."""
     try:
         save(run)
     except CheckpointError as error:
-        say(f"{error}. Training goes on; the next try is in {run.config.log.checkpoint_every} steps.")
+        run.say(f"{error}. Training goes on; the next try is in {run.config.log.checkpoint_every} steps.")
 
 
-class Stop:
+class StopRequest:
     """Whether someone asked the run to end."""
 
     asked = False
 
-    def __call__(self, number: int, frame: object) -> None:
-        self.asked = True
-
 
 @contextmanager
-def stop_signals() -> Iterator[Stop]:
+def stop_signals() -> Iterator[StopRequest]:
     """Within, the first SIGINT or SIGTERM sets `asked`; a second one acts as usual."""
-    stop, before = Stop(), dict[int, Any]()
+    request, before = StopRequest(), dict[int, Any]()
 
-    def once(number: int, frame: object) -> None:
-        stop(number, frame)
+    def ask(number: int, frame: object) -> None:
+        request.asked = True
         signal.signal(number, before[number] or signal.SIG_DFL)
 
     for number in (int(signal.SIGINT), int(signal.SIGTERM)):
-        before[number] = signal.signal(number, once)
+        before[number] = signal.signal(number, ask)
     try:
-        yield stop
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)

@@ -16,7 +16,6 @@ import torch
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from torch import Tensor
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
@@ -35,12 +34,13 @@ FREE = (*FREE_RUN, "diffusion.sampl", "diffusion.guidance")
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A run in progress. `step` counts finished optimiser steps, `position` batches drawn by each rank."""
 
     config: TrainConfig
     out: Path
     accelerator: Accelerator
+    say: Callable[[str], None]
     dataset: Dataset
     spec: AudioSpec
     space: Space
@@ -52,55 +52,66 @@ class Run:
     saved_step: int = -1
 
 
-def open_run(config: TrainConfig, say: Callable[[str], None]) -> Run:
-    """Check everything, then build the run: fresh, or with the weights of the newest checkpoint."""
+def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
+    """Check everything, then build the run: fresh, or with the weights of the newest checkpoint.
+
+    Only the main process says anything. Raises ConfigError, StoreError and CheckpointError.
+    """
     if config.data is None or config.out is None:
         raise ConfigError(
             "training needs data (a prepared data set) and out (a folder), in the file or as flags"
         )
     accelerator = make_accelerator(config)
+    if not accelerator.is_main_process:
+        say = _say_nothing
     dataset = open_dataset(config.data, config.loader.train_split)
     rows = trainable_rows(dataset)
     if not rows:
         raise ConfigError(
             f"{config.data}: split {config.loader.train_split} has no clip with sound to train on"
         )
-    if accelerator.is_main_process and (fewer := len(dataset) - len(rows)):
+    if fewer := len(dataset) - len(rows):
         say(f"{fewer} of {len(dataset)} clips have no sound or a single frame and are left out")
     spec, space = audio_spec(config.model.audio, dataset), make_space(config.model)
-    if spec.untrained and accelerator.is_main_process:
+    if spec.untrained:
         say(f"the features {spec.id} come from an untrained network: this is a rehearsal, not a model")
-    torch.manual_seed(config.seed)  # the same weights on every rank
     out = Path(config.out)
-    found = ckpt.newest(out / "checkpoints")
-    if found:
-        check_resumable(config, dataset, found)
-    net = build_network(config, spec, space, statistics(config, dataset, spec, rows))
+    newest = ckpt.newest(out / "checkpoints")
+    state = None if newest is None else resumable_state(config, dataset, newest)
+
+    torch.manual_seed(config.seed)  # the same weights on every rank
+    net = build_network(config, dataset, rows, spec, space)
     ema = copy.deepcopy(net).eval().requires_grad_(False)
+    optim = config.optim
+    optimizer = torch.optim.AdamW(
+        [p for p in net.parameters() if p.requires_grad],
+        lr=optim.lr,
+        betas=(optim.betas[0], optim.betas[1]),
+        weight_decay=optim.weight_decay,
+    )
     out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), "utf-8")
-    trained = [p for p in net.parameters() if p.requires_grad]
-    optim = config.optim
-    optimizer = torch.optim.AdamW(
-        trained, lr=optim.lr, betas=(optim.betas[0], optim.betas[1]), weight_decay=optim.weight_decay
-    )
     device = accelerator.device
-    run = Run(config, out, accelerator, dataset, spec, space.to(device), net, ema.to(device), optimizer)
-    if found:
-        state = ckpt.read_state(found)
-        ckpt.load_into(net, found, "model")
-        ckpt.load_into(ema, found, "ema")
+    run = TrainingRun(
+        config, out, accelerator, say, dataset, spec, space.to(device), net, ema.to(device), optimizer
+    )
+    if newest is not None and state is not None:
+        ckpt.load_into(net, newest, "model")
+        ckpt.load_into(ema, newest, "ema")
         run.step = run.saved_step = int(state["step"])
         run.position = int(state["position"])
-        if accelerator.is_main_process:
-            say(f"going on from {found}")
-            if state["streams"] != _streams(run):
-                say("another number of processes or workers: from here on samples come in another order")
+        say(f"going on from {newest}")
+        if state["streams"] != _streams(run):
+            say("another number of processes or workers: from here on samples come in another order")
     return run
 
 
-def _streams(run: Run) -> int:
+def _say_nothing(text: str) -> None:
+    """For every process but the main one, or each line would be said once a process."""
+
+
+def _streams(run: TrainingRun) -> int:
     return int(run.accelerator.num_processes) * max(1, run.config.loader.workers)
 
 
@@ -117,20 +128,17 @@ def make_accelerator(config: TrainConfig) -> Accelerator:
     )
 
 
-def statistics(config: TrainConfig, dataset: Dataset, spec: AudioSpec, rows: list[int]) -> AudioStats | None:
-    """Scale of the cached features; none for an encoder that is trained along."""
-    if config.model.audio.finetune_layers:
-        return None
-    mean, std = feature_statistics(dataset, spec, rows)
-    return AudioStats(torch.from_numpy(mean), torch.from_numpy(std))
-
-
 def build_network(
-    config: TrainConfig, spec: AudioSpec, space: Space, stats: AudioStats | None
+    config: TrainConfig, dataset: Dataset, rows: list[int], spec: AudioSpec, space: Space
 ) -> SyncDiffNet:
-    """The network for this sound and space, with fresh weights (where it is fine-tuned, AV-HuBERT's own)."""
-    side = config.model.resolution // space.shrink
-    if stats is not None:
+    """The network for this sound and space with fresh weights, scaled by the cached features of `rows`.
+
+    An encoder that is trained along starts as AV-HuBERT, and its features are not scaled.
+    """
+    side = config.model.resolution // space.downsample
+    if not config.model.audio.finetune_layers:
+        mean, std = feature_statistics(dataset, spec, rows)
+        stats = AudioStats(torch.from_numpy(mean), torch.from_numpy(std))
         return SyncDiffNet(config.model, space.channels, side, stats, spec.steps)
     encoder = load_hubert(config.model.audio)
     width = encoder.model.config.width
@@ -144,17 +152,22 @@ def fingerprint(dataset: Dataset) -> str:
     return hashlib.sha256("".join(shards).encode()).hexdigest()
 
 
-def check_resumable(config: TrainConfig, dataset: Dataset, found: Path) -> None:
-    """Refuse to go on from a checkpoint of another configuration or other data."""
-    state = ckpt.read_state(found)
+def resumable_state(config: TrainConfig, dataset: Dataset, checkpoint: Path) -> dict[str, Any]:
+    """The state of a checkpoint to go on from.
+
+    Raises CheckpointError where it is of another configuration or other data.
+    """
+    state = ckpt.read_state(checkpoint)
     changed = [d for d in differences(state["config"], to_mapping(config)) if not d.startswith(FREE)]
     if state["dataset"] != fingerprint(dataset):
         changed.append(f"data: the shards of {dataset.root} are not those that it was trained on")
     if changed:
+        listed = "\n  ".join(changed)
         raise CheckpointError(
-            f"{found} belongs to another run. What differs (checkpoint -> now):\n  " + "\n  ".join(changed)
-            + "\nGive another --out, or --overwrite to start again."
-        )  # fmt: skip
+            f"{checkpoint} belongs to another run. What differs (checkpoint -> now):\n  {listed}\n"
+            "Give another --out, or --overwrite to start again."
+        )
+    return state
 
 
 def start_again(out: Path) -> None:
@@ -163,48 +176,51 @@ def start_again(out: Path) -> None:
         shutil.rmtree(out / part, ignore_errors=True)
 
 
-def resume_state(run: Run) -> None:
-    """Optimiser and random numbers of the checkpoint that `open_run` found; without one, a seed a rank."""
+def resume_state(run: TrainingRun) -> None:
+    """Optimiser and random numbers of the checkpoint that `open_run` resumed; without one, a seed a rank."""
     rank = run.accelerator.process_index
     if run.saved_step < 0:
         torch.manual_seed(run.config.seed + 1 + rank)
         return
-    found = run.out / "checkpoints" / f"step-{run.saved_step:07d}"
-    state = ckpt.read_state(found)
-    ckpt.unpack_optimizer(run.optimizer, ckpt.read_tensors(found, "optimizer"), state["optimizer"])
-    random = ckpt.read_tensors(found, "random")
+    checkpoint = checkpoint_path(run)
+    groups = ckpt.read_state(checkpoint)["optimizer"]
+    ckpt.unpack_optimizer(run.optimizer, ckpt.read_tensors(checkpoint, "optimizer"), groups)
+    random = ckpt.read_tensors(checkpoint, "random")
     if f"cpu.{rank}" in random:
         torch.set_rng_state(random[f"cpu.{rank}"])
         if torch.cuda.is_available() and f"cuda.{rank}" in random:
             torch.cuda.set_rng_state(random[f"cuda.{rank}"])
-    else:
+    else:  # a rank that the checkpoint did not have
         torch.manual_seed(run.config.seed + 1 + rank + run.step)
 
 
-def save(run: Run) -> Path:
+def checkpoint_path(run: TrainingRun) -> Path:
+    """Where the checkpoint of the current step is or will be."""
+    return run.out / "checkpoints" / f"step-{run.step:07d}"
+
+
+def save(run: TrainingRun) -> Path:
     """Write the checkpoint of the current step, unless it is there. Raises CheckpointError."""
-    folder = run.out / "checkpoints"
-    if run.saved_step != run.step:
-        random = gather_object([{"cpu": torch.get_rng_state(), "cuda": _cuda_state(run.accelerator)}])
-        if run.accelerator.is_main_process:
-            optimizer, groups = ckpt.pack_optimizer(run.optimizer)
-            named = {
-                f"{k}.{rank}": v for rank, one in enumerate(random) for k, v in one.items() if v is not None
-            }
-            tensors = {"model": run.net.state_dict(), "ema": run.ema.state_dict(), "optimizer": optimizer}
-            ckpt.save(
-                folder, run.step, {**tensors, "random": named}, _state(run, groups), run.config.log.keep
-            )
-        run.accelerator.wait_for_everyone()
-        run.saved_step = run.step
-    return folder / f"step-{run.step:07d}"
+    if run.saved_step == run.step:
+        return checkpoint_path(run)
+    on_gpu = run.accelerator.device.type == "cuda"
+    own_random = {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_gpu else {})
+    by_rank = gather_object([own_random])
+    if run.accelerator.is_main_process:
+        optimizer, groups = ckpt.pack_optimizer(run.optimizer)
+        tensors = {
+            "model": run.net.state_dict(),
+            "ema": run.ema.state_dict(),
+            "optimizer": optimizer,
+            "random": {f"{k}.{rank}": v for rank, states in enumerate(by_rank) for k, v in states.items()},
+        }
+        ckpt.save(run.out / "checkpoints", run.step, tensors, _state(run, groups), run.config.log.keep)
+    run.accelerator.wait_for_everyone()
+    run.saved_step = run.step
+    return checkpoint_path(run)
 
 
-def _cuda_state(accelerator: Accelerator) -> Tensor | None:
-    return torch.cuda.get_rng_state() if accelerator.device.type == "cuda" else None
-
-
-def _state(run: Run, groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _state(run: TrainingRun, groups: list[dict[str, Any]]) -> dict[str, Any]:
     """What state.json holds besides format and step."""
     hubert = run.net.encoder.model.config if isinstance(run.net.encoder, TunedHubert) else None
     prep = run.dataset.manifest["config"]

@@ -26,20 +26,18 @@ from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import Video, open_video
 from syncdiff.pipeline.records import F32, FPS, I16, U8, Bool, ClipError, Track
 
-JPEG_QUALITY = 95  # of the crops kept while a clip is made; they only condition the network
+JPEG_QUALITY = 95  # of the crops kept while a clip is generated; they only condition the network
 
 
 def frames_in_order(path: Path, rate: Fraction, order: Index) -> Iterator[U8]:
-    """Frames [H,W,3] of a file at `rate`, in the given order (frame numbers, from the first on).
+    """Frames [H,W,3] of a file at `rate`, in an order (frame numbers, from the first on).
 
     Decoded as they come while the order goes forwards; an order that turns back keeps the frames, many of
     them on disk. Raises ClipError where the file cannot be read or ends too early.
     """
     video = open_video(path, fps=rate)
-    forwards = bool((np.diff(order) > 0).all())
-    if forwards:
-        wanted = iter(order.tolist())
-        yield from _pick(video, wanted)
+    if (np.diff(order) > 0).all():
+        yield from _pick(video, iter(order.tolist()))
         return
     first, last = int(order.min()), int(order.max())
     kept = scratch((last - first + 1, video.info.height_px, video.info.width_px, 3))
@@ -77,7 +75,7 @@ class TrackedFace:
 
     track: Track
     crops: tuple[bytes, ...]
-    marked: tuple[bytes, ...]
+    mouth_masks: tuple[bytes, ...]
     crop_matrix: F32
     head_pose_deg: F32
     identity_index: NDArray[np.integer[Any]]
@@ -86,7 +84,7 @@ class TrackedFace:
         return np.stack([decode_jpeg(self.crops[i]) for i in indices])
 
     def masks(self, indices: Sequence[int]) -> Bool:
-        return np.stack([decode_mask(self.marked[i]) for i in indices])
+        return np.stack([decode_mask(self.mouth_masks[i]) for i in indices])
 
     @property
     def span(self) -> range:
@@ -101,35 +99,31 @@ def find_faces(
 
     Raises ClipError as `track_faces` does.
     """
-    found = track_faces(video.chunks(), backend, TrackConfig())
-    tracks = speakers(found.tracks, found.num_frames, own_sound, video)
+    tracking = track_faces(video.chunks(), backend, TrackConfig())
+    tracks = speakers(tracking.tracks, tracking.num_frames, own_sound, video)
     mask = MaskConfig(**preparation["mask"])
     align = AlignConfig(**preparation["align"])
     pose = PoseConfig(**preparation["pose"])
     matrices = [crop_matrices(track.landmarks_px, size, align) for track in tracks]
-    crops, sharp = _cut(video, tracks, matrices, size)
     faces = []
-    for track, matrix, cut, detail in zip(tracks, matrices, crops, sharp, strict=True):
+    for track, matrix, (crops, sharp) in zip(
+        tracks, matrices, _cut(video, tracks, matrices, size), strict=True
+    ):
         landmarks = track.landmarks_px
-        marked = mouth_masks(to_crop(landmarks, matrix), size, mask)
-        chosen = select(
-            head_pose_deg(landmarks),
-            mouth_opening(landmarks),
-            np.array(detail, np.float32),
-            pose,
-            track.detected,
-        )
+        masks = mouth_masks(to_crop(landmarks, matrix), size, mask)
+        head, opening = head_pose_deg(landmarks), mouth_opening(landmarks)
+        chosen = select(head, opening, np.array(sharp, np.float32), pose, track.detected)
         faces.append(
             TrackedFace(
-                track,
-                tuple(cut),
-                tuple(map(encode_mask, marked)),
-                matrix,
-                chosen.head_pose_deg,
-                chosen.identity_index,
+                track=track,
+                crops=tuple(crops),
+                mouth_masks=tuple(map(encode_mask, masks)),
+                crop_matrix=matrix,
+                head_pose_deg=chosen.head_pose_deg,
+                identity_index=chosen.identity_index,
             )
         )
-    return faces, found.num_frames
+    return faces, tracking.num_frames
 
 
 def speakers(tracks: Sequence[Track], frames: int, own_sound: I16 | None, video: Video) -> list[Track]:
@@ -137,9 +131,8 @@ def speakers(tracks: Sequence[Track], frames: int, own_sound: I16 | None, video:
     level = None
     if own_sound is not None and len(own_sound):
         at_25 = loudness(own_sound, max(1, round(frames * FPS / video.fps)))
-        level = np.interp(np.arange(frames) * float(FPS / video.fps), np.arange(len(at_25)), at_25).astype(
-            np.float32
-        )
+        times = np.arange(frames) * float(FPS / video.fps)  # loudness counts in 25ths of a second
+        level = np.interp(times, np.arange(len(at_25)), at_25).astype(np.float32)
     taken = np.zeros(frames, np.bool_)
     chosen = []
     for index in choose_speaker(tracks, level, (video.info.width_px, video.info.height_px)):
@@ -153,21 +146,20 @@ def speakers(tracks: Sequence[Track], frames: int, own_sound: I16 | None, video:
 
 def _cut(
     video: Video, tracks: Sequence[Track], matrices: Sequence[F32], size: int
-) -> tuple[list[list[bytes]], list[list[float]]]:
-    """Crops of all tracks as JPEG, and their sharpness, in one pass over the frames."""
-    crops: list[list[bytes]] = [[] for _ in tracks]
-    sharp: list[list[float]] = [[] for _ in tracks]
+) -> list[tuple[list[bytes], list[float]]]:
+    """Crops of each track as JPEG, and their sharpness [T], in one pass over the frames."""
+    cut: list[tuple[list[bytes], list[float]]] = [([], []) for _ in tracks]
     first = 0
     for chunk in video.chunks():
-        for k, (track, matrix) in enumerate(zip(tracks, matrices, strict=True)):
+        for track, matrix, (crops, sharp) in zip(tracks, matrices, cut, strict=True):
             a, b = max(track.start_frame, first), min(track.start_frame + len(track), first + len(chunk))
             if a < b:
                 here = slice(a - track.start_frame, b - track.start_frame)
                 faces = crop_faces(chunk[a - first : b - first], matrix[here], size)
-                crops[k] += [encode_jpeg(face, JPEG_QUALITY) for face in faces]
-                sharp[k] += sharpness(faces).tolist()
+                crops += [encode_jpeg(face, JPEG_QUALITY) for face in faces]
+                sharp += sharpness(faces).tolist()
         first += len(chunk)
-    return crops, sharp
+    return cut
 
 
 def open_at_own_rate(path: Path) -> Video:

@@ -27,7 +27,16 @@ from sample_store import prepared_sample
 
 from syncdiff.model.audio import AudioSpec, audio_spec
 from syncdiff.model.config import TrainConfig, from_mapping
-from syncdiff.model.data import Batch, Stream, collate, draw, loader, read_samples, row_groups, trainable_rows
+from syncdiff.model.data import (
+    Batch,
+    SampleStream,
+    collate,
+    draw,
+    loader,
+    read_samples,
+    row_groups,
+    trainable_rows,
+)
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 
 
@@ -72,7 +81,7 @@ def export(dataset: Dataset, features: str, root: Path) -> list[FolderClip]:
 
 
 def from_folder(
-    clips: list[FolderClip], stream: Stream, config: TrainConfig, spec: AudioSpec, batches: int
+    clips: list[FolderClip], stream: SampleStream, config: TrainConfig, spec: AudioSpec, batches: int
 ) -> list[Batch]:
     """The stream's samples one by one, as a map-style data set reads them."""
     waiting, done = [], []
@@ -109,7 +118,7 @@ def main() -> None:
     )
     dataset = open_dataset(store, "train")
     spec = audio_spec(config.model.audio, dataset)
-    stream = Stream(row_groups(dataset, trainable_rows(dataset)), config, 0, 1)
+    stream = SampleStream(row_groups(dataset, trainable_rows(dataset)), config, 0, 1)
     times: dict[str, list[float]] = {"shards": [], "folder": []}
     with tempfile.TemporaryDirectory() as folder:
         clips = export(dataset, spec.id, Path(folder))

@@ -33,7 +33,7 @@ from sample_store import prepared_sample
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from syncdiff.model.data import resize_faces, resize_masks
-from syncdiff.model.generate import Job, Model, generate, load_model
+from syncdiff.model.generate import GenerationJob, Model, generate, load_model
 from syncdiff.model.generate_split import Pair, make_pairs, row_job, write_result
 from syncdiff.model.network import Conditions
 from syncdiff.pipeline.faces.backend import FaceBackend
@@ -86,11 +86,11 @@ class Deaf(torch.nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, given: Conditions) -> torch.Tensor:
-        return self.net(noisy, steps, given.unheard())
+    def forward(self, noisy: torch.Tensor, steps: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        return self.net(noisy, steps, conditions.without_audio())
 
 
-def shuffled(job: Job) -> Job:
+def shuffled(job: GenerationJob) -> GenerationJob:
     """The job with its sound windows in random order."""
     job.audio = job.audio[np.random.default_rng(0).permutation(len(job.audio))]
     return job
@@ -102,8 +102,8 @@ def make_videos(
     raw: Path,
     pairs: list[Pair],
     out: Path,
-    change: Callable[[Job], Job] = lambda job: job,
-) -> dict[str, Job]:
+    change: Callable[[GenerationJob], GenerationJob] = lambda job: job,
+) -> dict[str, GenerationJob]:
     """Generate, write and return the jobs by name."""
     by_name = {pair.name: pair for pair in pairs}
     jobs = (change(row_job(model, p.name, dataset[p.video], dataset[p.sound])) for p in pairs)
@@ -145,7 +145,9 @@ def level_of(dataset: Dataset, row: int) -> np.ndarray:
     return loudness(pcm, clip.num_frames)
 
 
-def fidelity(model: Model, dataset: Dataset, pairs: list[Pair], jobs: dict[str, Job]) -> dict[str, float]:
+def fidelity(
+    model: Model, dataset: Dataset, pairs: list[Pair], jobs: dict[str, GenerationJob]
+) -> dict[str, float]:
     """PSNR inside the mask against the truth, of the result and of the identity frame copied; and flicker.
 
     Flicker: mean absolute difference of the frame-to-frame changes of result and truth inside the mask, in
@@ -155,13 +157,13 @@ def fidelity(model: Model, dataset: Dataset, pairs: list[Pair], jobs: dict[str, 
     made_psnr, copied_psnr, flicker = [], [], []
     for pair in pairs:
         clip, job = dataset[pair.video], jobs[pair.name]
-        true = resize_faces(clip.frames(), size).astype(np.float32)
+        reference = resize_faces(clip.frames(), size).astype(np.float32)
         mask = resize_masks(clip.masks(), size)
-        made = job.made.astype(np.float32)
-        for pictures, into in ((made, made_psnr), (true[job.identity], copied_psnr)):
-            error = [np.square(p[m] - t[m]).mean() for p, t, m in zip(pictures, true, mask, strict=True)]
+        generated = job.generated.astype(np.float32)
+        for pictures, into in ((generated, made_psnr), (reference[job.identity], copied_psnr)):
+            error = [np.square(p[m] - t[m]).mean() for p, t, m in zip(pictures, reference, mask, strict=True)]
             into.append(10 * np.log10(255**2 / np.mean(error)))
-        change = np.abs(np.diff(made, axis=0) - np.diff(true, axis=0))
+        change = np.abs(np.diff(generated, axis=0) - np.diff(reference, axis=0))
         flicker.append(np.mean([c[m].mean() for c, m in zip(change, mask[1:], strict=True)]))
     return {
         "psnr_in_mask_db": float(np.mean(made_psnr)),
@@ -214,14 +216,14 @@ def evaluate(
         make_videos(replace(model, net=Deaf(model.net)), dataset, raw, own, out / "deaf")
         figures["deaf"] = summary(list(measured(own, "deaf", lambda pair: pair.sound)))
         first = own[0]
-        made, true = (
+        generated, reference = (
             opening_of(path, backend)
             for path in (out / "own" / f"{first.name}.mp4", raw / dataset[first.video].value("source"))
         )
         level = level_of(dataset, first.sound)
         series = {
-            "true mouth": true,
-            "generated mouth": made,
+            "true mouth": reference,
+            "generated mouth": generated,
             "loudness": np.maximum(level, level.max() - 50),
         }
         chart(out / "opening.svg", {k: standard(v) for k, v in series.items()}, f"{first.name}: frames")

@@ -25,8 +25,8 @@ from syncdiff.model.audio import (
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import (
     Batch,
-    Choice,
-    Stream,
+    SampleChoice,
+    SampleStream,
     loader,
     read_samples,
     resize_faces,
@@ -96,7 +96,7 @@ def test_streams_share_the_row_groups(
     config = tiny(loader={"frames_per_clip": per_clip, "window": window}, seed=seed)
     rows = iter(range(99))
     layout = [[next(rows) for _ in range(count)] for count in groups]
-    parts = [Stream(layout, config, s, streams) for s in range(streams)]
+    parts = [SampleStream(layout, config, s, streams) for s in range(streams)]
     dealt = [tuple(group) for part in parts for group in part.mine(0)]
     if len(groups) >= streams:
         assert sorted(dealt) == sorted(map(tuple, layout)), "each row group belongs to exactly one stream"
@@ -110,7 +110,7 @@ def test_streams_share_the_row_groups(
 @given(position=st.integers(0, 200), seed=st.integers(0, 5))
 def test_a_stream_starts_anywhere(position: int, seed: int, tiny: Tiny) -> None:
     config = tiny(loader={"frames_per_clip": 3, "window": 2}, seed=seed)
-    stream = Stream([[0, 1], [2], [3, 4, 5], [6]], config, 0, 2)
+    stream = SampleStream([[0, 1], [2], [3, 4, 5], [6]], config, 0, 2)
 
     def endless(start: int) -> list[tuple[int, tuple[int, int]]]:
         blocks = stream.from_position(start)
@@ -137,14 +137,16 @@ def test_only_the_frames_of_the_samples_are_decoded(
     monkeypatch.setattr(
         type(clip), "frames", lambda self, indices: decoded.extend(indices) or original(self, indices)
     )
-    read_samples(clip, tiny(), SPEC, [Choice(3, 9, 2), Choice(4, 9, 3), Choice(5, 1, -1)])
+    read_samples(clip, tiny(), SPEC, [SampleChoice(3, 9, 2), SampleChoice(4, 9, 3), SampleChoice(5, 1, -1)])
     assert sorted(decoded) == [1, 2, 3, 4, 5, 9]
 
 
 def test_a_sample_holds_the_frames_it_names(store: Path, tiny: Tiny) -> None:
     clip = open_dataset(store, "train")[1]
     config = tiny(model={"resolution": 48})
-    [sample, mirrored] = read_samples(clip, config, SPEC, [Choice(7, 2, 6), Choice(7, 2, -1, mirrored=True)])
+    [sample, mirrored] = read_samples(
+        clip, config, SPEC, [SampleChoice(7, 2, 6), SampleChoice(7, 2, -1, mirrored=True)]
+    )
     frames = clip.frames([7, 2, 6])
     for got, true in zip((sample.target, sample.identity, sample.pose), frames, strict=True):
         assert np.array_equal(got, true)
@@ -160,7 +162,9 @@ def test_a_sample_holds_the_frames_it_names(store: Path, tiny: Tiny) -> None:
 def test_light_scales_all_pictures_alike(store: Path, tiny: Tiny) -> None:
     clip = open_dataset(store, "train")[0]
     config = tiny(model={"resolution": 48})
-    plain, lit = read_samples(clip, config, SPEC, [Choice(7, 2, 6), Choice(7, 2, 6, gains=(0.5, 1.0, 1.5))])
+    plain, lit = read_samples(
+        clip, config, SPEC, [SampleChoice(7, 2, 6), SampleChoice(7, 2, 6, gains=(0.5, 1.0, 1.5))]
+    )
     for a, b in ((plain.target, lit.target), (plain.identity, lit.identity), (plain.pose, lit.pose)):
         expected = np.minimum(a * np.array([0.5, 1.0, 1.5]) + 0.5, 255).astype(np.uint8)
         assert np.array_equal(b, expected)

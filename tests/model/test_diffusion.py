@@ -35,7 +35,7 @@ def oracle(truth: Tensor, config: DiffusionConfig) -> Any:
     """A network that knows the picture, and so the exact noise or velocity at any step."""
     alphas = training_schedule(config).alphas_cumprod
 
-    def predict(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
+    def predict(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
         a = alphas[steps].sqrt().view(-1, 1, 1, 1)
         s = (1 - alphas[steps]).sqrt().view(-1, 1, 1, 1)
         noise = (noisy - a * truth) / s
@@ -49,10 +49,10 @@ def oracle(truth: Tensor, config: DiffusionConfig) -> Any:
 def test_an_exact_network_gives_the_exact_picture(config: DiffusionConfig, sampler: str) -> None:
     config = replace(config, sampler=sampler)
     truth = torch.rand(2, 3, 8, 8) * 1.8 - 0.9
-    made = sample(
+    generated = sample(
         oracle(truth, config), config, truth, lower_half(2), nothing(2), torch.randn(2, 3, 8, 8), True
     )
-    assert torch.allclose(made, truth, atol=2e-3)
+    assert torch.allclose(generated, truth, atol=2e-3)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
@@ -60,46 +60,48 @@ def test_the_known_region_is_kept_and_the_hidden_one_never_read(sampler: str) ->
     config = replace(V, sampler=sampler)
     seen: list[Tensor] = []
 
-    def predict(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
+    def predict(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
         seen.append(noisy.clone())
         return noisy * 0.3
 
-    known, mask, noise = torch.rand(1, 3, 8, 8), lower_half(1), torch.randn(1, 3, 8, 8)
-    made = sample(predict, config, known, mask, nothing(1), noise, True)
-    assert torch.equal(made[~mask.expand_as(made)], known[~mask.expand_as(known)])
+    masked_input, mask, noise = torch.rand(1, 3, 8, 8), lower_half(1), torch.randn(1, 3, 8, 8)
+    generated = sample(predict, config, masked_input, mask, nothing(1), noise, True)
+    assert torch.equal(generated[~mask.expand_as(generated)], masked_input[~mask.expand_as(masked_input)])
     first = list(seen)
     seen.clear()
-    changed = torch.where(mask, torch.full_like(known, 100.0), known)
+    changed = torch.where(mask, torch.full_like(masked_input, 100.0), masked_input)
     again = sample(predict, config, changed, mask, nothing(1), noise, True)
-    assert torch.equal(made, again)
+    assert torch.equal(generated, again)
     assert all(torch.equal(a, b) for a, b in zip(first, seen, strict=True))
 
 
 def test_the_known_region_carries_the_noise_of_its_step() -> None:
     schedule = training_schedule(V)
-    known, mask, noise = torch.rand(1, 3, 8, 8), lower_half(1), torch.randn(1, 3, 8, 8)
+    masked_input, mask, noise = torch.rand(1, 3, 8, 8), lower_half(1), torch.randn(1, 3, 8, 8)
     levels = []
 
-    def predict(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
-        expected = schedule.add_noise(known, noise, steps)
+    def predict(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
+        expected = schedule.add_noise(masked_input, noise, steps)
         assert torch.allclose(noisy[:, :, :4], expected[:, :, :4], atol=1e-6)
         levels.append(int(steps[0]))
         return torch.zeros_like(noisy)
 
-    sample(predict, V, known, mask, nothing(1), noise, True)
+    sample(predict, V, masked_input, mask, nothing(1), noise, True)
     assert levels == [999, 749, 499, 249], "from pure noise on"
 
 
 def test_guidance_is_the_stated_combination() -> None:
     config = replace(V, guidance=3.0, sampling_steps=1)
 
-    def predict(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
-        return torch.where(given.hears.view(-1, 1, 1, 1), -0.2, -0.1).expand_as(noisy).clone()
+    def predict(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
+        return torch.where(conditions.has_audio.view(-1, 1, 1, 1), -0.2, -0.1).expand_as(noisy).clone()
 
     mask = torch.ones(1, 1, 8, 8, dtype=torch.bool)
-    made = sample(predict, config, torch.zeros(1, 3, 8, 8), mask, nothing(1), torch.randn(1, 3, 8, 8), True)
+    generated = sample(
+        predict, config, torch.zeros(1, 3, 8, 8), mask, nothing(1), torch.randn(1, 3, 8, 8), True
+    )
     # One step from pure noise: x = -v, and v = -0.1 + 3 (-0.2 + 0.1).
-    assert torch.allclose(made, torch.full_like(made, 0.4), atol=1e-3)
+    assert torch.allclose(generated, torch.full_like(generated, 0.4), atol=1e-3)
 
 
 @pytest.mark.parametrize("config", [V, EPSILON], ids=["v", "epsilon"])
@@ -116,8 +118,8 @@ def test_an_exact_network_has_no_loss(config: DiffusionConfig, weight: str) -> N
 def test_the_loss_sees_the_mask_only_where_asked() -> None:
     truth, mask = torch.zeros(2, 3, 8, 8), lower_half(2)
 
-    def wrong_above(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
-        exact = oracle(truth, EPSILON)(noisy, steps, given)
+    def wrong_above(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
+        exact = oracle(truth, EPSILON)(noisy, steps, conditions)
         exact[:, :, :4] += 1.0
         return exact
 
@@ -137,8 +139,8 @@ def test_picture_weight_is_the_error_of_the_picture(config: DiffusionConfig) -> 
     schedule, truth = training_schedule(config), torch.rand(1, 3, 8, 8)
     errors: list[float] = []
 
-    def off(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
-        predicted = oracle(truth, config)(noisy, steps, given) + 0.1
+    def off(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
+        predicted = oracle(truth, config)(noisy, steps, conditions) + 0.1
         signal = schedule.alphas_cumprod[steps].view(-1, 1, 1, 1)
         a, s = signal.sqrt(), (1 - signal).sqrt()
         picture = (noisy - s * predicted) / a if config.prediction == "epsilon" else a * noisy - s * predicted
@@ -155,8 +157,8 @@ def test_the_area_of_a_mask_does_not_weigh() -> None:
     truth, mask = torch.zeros(2, 3, 8, 8), lower_half(2)
     mask[1, :, 4:7] = False
 
-    def off(noisy: Tensor, steps: Tensor, given: Conditions) -> Tensor:
-        return oracle(truth, EPSILON)(noisy, steps, given) + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
+    def off(noisy: Tensor, steps: Tensor, conditions: Conditions) -> Tensor:
+        return oracle(truth, EPSILON)(noisy, steps, conditions) + torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
 
     loss = denoising_loss(off, training_schedule(EPSILON), EPSILON, truth, mask, nothing(2))
     assert loss == pytest.approx(0.5, abs=1e-4)
@@ -168,7 +170,7 @@ def test_preconditioning_asks_for_what_the_linear_guess_lacks(prior: str) -> Non
     torch.manual_seed(0)
     config = replace(V, data_std=0.25, prior=prior)
     schedule, count = training_schedule(config), 4000
-    given = replace(nothing(count, 1), identity=torch.full((count, 3, 1, 1), 0.4))
+    conditions = replace(nothing(count, 1), identity=torch.full((count, 3, 1, 1), 0.4))
     mean = 0.4 if prior == "identity" else 0.0
     for step in (50, 400, 900, 999):
         steps = torch.full((count,), step)
@@ -176,8 +178,8 @@ def test_preconditioning_asks_for_what_the_linear_guess_lacks(prior: str) -> Non
         noise = torch.randn_like(truth)
         noisy = schedule.add_noise(truth, noise, steps)
         velocity = schedule.get_velocity(truth, noise, steps)
-        zero = predict(lambda x, t, g: torch.zeros_like(x), schedule, config, noisy, steps, given)
-        one = predict(lambda x, t, g: torch.ones_like(x), schedule, config, noisy, steps, given)
+        zero = predict(lambda x, t, g: torch.zeros_like(x), schedule, config, noisy, steps, conditions)
+        one = predict(lambda x, t, g: torch.ones_like(x), schedule, config, noisy, steps, conditions)
         wanted = (velocity - zero) / (one - zero)
         assert wanted.std() == pytest.approx(1.0, abs=0.05)
         assert abs(float(torch.corrcoef(torch.stack([wanted.flatten(), noisy.flatten()]))[0, 1])) < 0.05

@@ -109,5 +109,5 @@ def test_fine_tuning_trains_saves_and_generates(
     assert changed == {str(load_encoder(checkpoint, "audio")[0].config.layers - 1)}
     model = load_model(tmp_path, "cpu")
     clip = open_dataset(store, "test")[0]
-    made = next(generate(model, [row_job(model, "a", clip, clip)], 4))
-    assert made.done == clip.num_frames
+    generated = next(generate(model, [row_job(model, "a", clip, clip)], 4))
+    assert generated.done == clip.num_frames

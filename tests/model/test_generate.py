@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from syncdiff.model import generate as generate_module
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.generate import (
-    Job,
+    GenerationJob,
     Model,
     generate,
     identity_plan,
@@ -41,7 +41,7 @@ def model(trained: Path) -> Model:
     return load_model(trained, "cpu")
 
 
-def jobs(model: Model, store: Path) -> list[Job]:
+def jobs(model: Model, store: Path) -> list[GenerationJob]:
     dataset = open_dataset(store)
     return [row_job(model, clip.clip_id, clip, clip) for clip in dataset][:5]
 
@@ -88,7 +88,9 @@ def test_one_identity_frame_as_far_as_possible() -> None:
 
 
 def test_what_is_batched_together_does_not_matter(model: Model, store: Path) -> None:
-    alone, together = ({job.name: job.made for job in generate(model, jobs(model, store), n)} for n in (1, 4))
+    alone, together = (
+        {job.name: job.generated for job in generate(model, jobs(model, store), n)} for n in (1, 4)
+    )
     assert alone.keys() == together.keys() and len(alone) == 5
     for name in alone:
         difference = np.abs(alone[name].astype(int) - together[name])
@@ -99,9 +101,9 @@ def test_batches_are_full_while_there_is_work(
     model: Model, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    original = generate_module.make_frames
+    original = generate_module.generate_frames
     monkeypatch.setattr(
-        generate_module, "make_frames", lambda m, turn: sizes.append(len(turn)) or original(m, turn)
+        generate_module, "generate_frames", lambda m, turn: sizes.append(len(turn)) or original(m, turn)
     )
     total = sum(len(job.order) for job in generate(model, jobs(model, store), 3))
     assert sum(sizes) == total and set(sizes[:26]) == {3}
@@ -115,7 +117,7 @@ def test_without_pose_frames_a_single_clip_fills_the_batch(store: Path, tiny: Ti
     model = load_model(tmp_path, "cpu")
     job = jobs(model, store)[0]
     assert job.ready(8) == range(8)
-    assert len(next(generate(model, [job], 8)).made) == len(job.order)
+    assert len(next(generate(model, [job], 8)).generated) == len(job.order)
 
 
 def test_a_frame_waits_for_its_pose_frame(model: Model, store: Path) -> None:
@@ -131,7 +133,7 @@ def test_each_frame_is_shown_the_one_made_before(
     shown: list[np.ndarray] = []
     original = generate_module.frame_sample
 
-    def spy(m: Model, job: Job, frame: int) -> object:
+    def spy(m: Model, job: GenerationJob, frame: int) -> object:
         sample = original(m, job, frame)
         shown.append(sample.pose.copy())
         assert sample.has_pose == (frame > 0)
@@ -140,7 +142,7 @@ def test_each_frame_is_shown_the_one_made_before(
     monkeypatch.setattr(generate_module, "frame_sample", spy)
     job = next(generate(model, jobs(model, store)[:1], 1))
     assert not shown[0].any()
-    assert all(np.array_equal(a, b) for a, b in zip(shown[1:], job.made, strict=False))
+    assert all(np.array_equal(a, b) for a, b in zip(shown[1:], job.generated, strict=False))
 
 
 def test_one_noise_a_clip(model: Model) -> None:
@@ -153,8 +155,8 @@ def test_outside_the_mask_the_source_stays(model: Model, store: Path) -> None:
     job = next(generate(model, jobs(model, store)[:1], 1))
     faces = job.face.frames(range(len(job.order)))
     masks = job.face.masks(range(len(job.order)))
-    assert np.array_equal(job.made[~masks], faces[~masks])
-    assert not np.array_equal(job.made[masks], faces[masks])
+    assert np.array_equal(job.generated[~masks], faces[~masks])
+    assert not np.array_equal(job.generated[masks], faces[masks])
 
 
 def test_sampling_can_be_chosen_and_is_checked(trained: Path) -> None:
@@ -169,11 +171,11 @@ def test_sampling_can_be_chosen_and_is_checked(trained: Path) -> None:
 
 
 def test_guidance_changes_the_result(trained: Path, store: Path) -> None:
-    made = [
-        next(generate(model, jobs(model, store)[:1], 1)).made
+    generated = [
+        next(generate(model, jobs(model, store)[:1], 1)).generated
         for model in (load_model(trained, "cpu", guidance=g) for g in (1.0, 4.0))
     ]
-    assert not np.array_equal(*made)
+    assert not np.array_equal(*generated)
 
 
 def test_no_gpu_and_no_checkpoint_are_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,8 +192,8 @@ def test_latent_space_generates(store: Path, tiny: Tiny, tmp_path: Path, autoenc
     train(tiny(data=str(store), out=str(tmp_path), model=space, optim={"steps": 1}), lambda text: None)
     model = load_model(tmp_path, "cpu")
     assert initial_noise(model, "a").shape == (4, 16, 16)
-    made = next(generate(model, jobs(model, store)[:1], 1)).made
-    assert made.shape[1:] == (32, 32, 3)
+    generated = next(generate(model, jobs(model, store)[:1], 1)).generated
+    assert generated.shape[1:] == (32, 32, 3)
 
 
 def test_scratch_goes_to_disk_when_large(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from syncdiff.model.generate import Model, load_model
-from syncdiff.model.generate_split import Tally, generate_results, make_pairs, short_name
+from syncdiff.model.generate_split import SplitOutcome, generate_results, make_pairs, short_name
 from syncdiff.model.render import paste, write_playable
 from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.faces.mask import MaskConfig
@@ -38,11 +38,11 @@ def run(
     split: str | None = "test",
     raw: Path | None = None,
     settings: dict[str, Any] | None = None,
-) -> tuple[Tally, list[str]]:
+) -> tuple[SplitOutcome, list[str]]:
     dataset, said = open_dataset(store, split), list[str]()
-    chosen, tally = make_pairs(dataset, mode, pairs)  # type: ignore[arg-type]
+    chosen, outcome = make_pairs(dataset, mode, pairs)  # type: ignore[arg-type]
     return generate_results(
-        model, dataset, chosen, tally, out, raw, 4, settings or {"step": 1}, said.append
+        model, dataset, chosen, outcome, out, raw, 4, settings or {"step": 1}, said.append
     ), said
 
 
@@ -51,11 +51,11 @@ def frames(path: Path) -> np.ndarray:
 
 
 def test_a_split_becomes_a_folder_of_videos(model: Model, store: Path, tmp_path: Path) -> None:
-    tally, _ = run(model, store, tmp_path)
+    outcome, _ = run(model, store, tmp_path)
     dataset = open_dataset(store, "test")
     names = [f"{short_name(clip.clip_id)}.mp4" for clip in dataset]
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.mp4")) == sorted(names)
-    assert (tally.made, tally.there, tally.left_out) == (2, 0, [])
+    assert (outcome.generated, outcome.existing, outcome.left_out) == (2, 0, [])
     for clip, name in zip(dataset, names, strict=True):
         info = probe(tmp_path / name)
         assert (info.width_px, info.height_px, info.source_fps) == (48, 48, 25.0)
@@ -71,12 +71,14 @@ def test_outside_the_mask_the_video_equals_the_source(model: Model, store: Path,
     clip = open_dataset(store, "test")[0]
     write_playable(tmp_path / "source.mp4", clip.frames(), Fraction(25), None)
     outside = ~clip.masks()
-    made, codec = (
+    generated, codec = (
         np.abs(frames(path).astype(float) - clip.frames())
         for path in (tmp_path / f"{short_name(clip.clip_id)}.mp4", tmp_path / "source.mp4")
     )
-    assert made[outside].mean() < codec[outside].mean() + 0.5, "no more than coding the source itself costs"
-    assert made[~outside].mean() > codec[~outside].mean() + 10, "an untrained mouth differs"
+    assert generated[outside].mean() < codec[outside].mean() + 0.5, (
+        "no more than coding the source itself costs"
+    )
+    assert generated[~outside].mean() > codec[~outside].mean() + 10, "an untrained mouth differs"
 
 
 def test_the_same_command_makes_what_is_missing(model: Model, store: Path, tmp_path: Path) -> None:
@@ -84,8 +86,8 @@ def test_the_same_command_makes_what_is_missing(model: Model, store: Path, tmp_p
     first, second = sorted(tmp_path.rglob("*.mp4"))
     kept = second.read_bytes()
     first.unlink()
-    tally, _ = run(model, store, tmp_path)
-    assert (tally.made, tally.there) == (1, 1)
+    outcome, _ = run(model, store, tmp_path)
+    assert (outcome.generated, outcome.existing) == (1, 1)
     assert first.is_file() and second.read_bytes() == kept
     assert not list(tmp_path.rglob(".*"))
 
@@ -119,10 +121,10 @@ def test_pairs_lists_are_read_and_missing_clips_told(model: Model, store: Path, 
     names = [short_name(clip.clip_id) for clip in open_dataset(store)]
     listed = tmp_path / "pairs.txt"
     listed.write_text(f"{names[0]} {names[1]}\n\n{names[2]}.mp4 {names[2]}\nnowhere/1 {names[0]}\n")
-    tally, _ = run(model, store, tmp_path / "out", "pairs", pairs=listed, split=None)
-    made = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.mp4"))
-    assert made == sorted([f"{names[1]}__{names[0].replace('/', '_')}.mp4", f"{names[2]}.mp4"])
-    assert tally.left_out == [("pairs.txt:4", "no clip nowhere/1 in the data set")]
+    outcome, _ = run(model, store, tmp_path / "out", "pairs", pairs=listed, split=None)
+    generated = sorted(str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.mp4"))
+    assert generated == sorted([f"{names[1]}__{names[0].replace('/', '_')}.mp4", f"{names[2]}.mp4"])
+    assert outcome.left_out == [("pairs.txt:4", "no clip nowhere/1 in the data set")]
 
 
 def test_a_list_that_is_none_is_refused(store: Path, tmp_path: Path) -> None:
@@ -142,9 +144,9 @@ def test_clips_that_cannot_be_made_are_left_out_with_a_reason(
     model: Model, make_store: Callable[..., Path], tmp_path: Path
 ) -> None:
     root = make_store(tmp_path / "data", {"test": [12, 12, 1]}, silent=(1,))
-    tally, _ = run(model, root, tmp_path / "out")
-    assert tally.made == 1
-    assert sorted(reason for _, reason in tally.left_out) == [
+    outcome, _ = run(model, root, tmp_path / "out")
+    assert outcome.generated == 1
+    assert sorted(reason for _, reason in outcome.left_out) == [
         "generate: single-frame: a clip of one frame has no other to show who speaks",
         "lrs2/test/speaker1/00001: has no sound to speak by",
     ]
@@ -177,17 +179,17 @@ def test_full_frames_where_the_raw_data_are_at_hand(model: Model, store: Path, t
         write_playable(raw / clip.value("source"), wide, Fraction(25), None)
     run(model, store, tmp_path / "out", raw=raw)
     for clip in dataset:
-        made = frames(tmp_path / "out" / f"{short_name(clip.clip_id)}.mp4")
+        generated = frames(tmp_path / "out" / f"{short_name(clip.clip_id)}.mp4")
         source = frames(raw / clip.value("source"))
-        assert made.shape == source.shape == (clip.num_frames, 60, 68, 3)
-        outside = np.ones(made.shape[:3], np.bool_)
+        assert generated.shape == source.shape == (clip.num_frames, 60, 68, 3)
+        outside = np.ones(generated.shape[:3], np.bool_)
         outside[:, :48, :48] = ~clip.masks()
-        assert np.abs(made.astype(float) - source)[outside].mean() < 2
+        assert np.abs(generated.astype(float) - source)[outside].mean() < 2
 
 
 def test_a_raw_video_that_is_missing_leaves_its_clip_out(model: Model, store: Path, tmp_path: Path) -> None:
-    tally, _ = run(model, store, tmp_path / "out", raw=tmp_path)
-    assert tally.made == 0 and all("missing-file" in reason for _, reason in tally.left_out)
+    outcome, _ = run(model, store, tmp_path / "out", raw=tmp_path)
+    assert outcome.generated == 0 and all("missing-file" in reason for _, reason in outcome.left_out)
 
 
 def test_a_video_that_cannot_be_written_is_a_declared_failure(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def test_the_result_lasts_as_long_as_the_speech(
     assert (
         any(rule in line for line in said) if rule else not any("the speech lasts" in line for line in said)
     )
-    made, source = frames(out), frames(spoken)
-    assert len(made) == done.frames
+    generated, source = frames(out), frames(spoken)
+    assert len(generated) == done.frames
     order = there_and_back(FRAMES, done.frames)
-    above = np.abs(made[:, :90].astype(float) - source[order][:, :90])
+    above = np.abs(generated[:, :90].astype(float) - source[order][:, :90])
     assert above.mean() < 3, "what lies outside the mask is the source's, in the order of the rule"
     heard, true = read_audio(out), read_audio(sound)
     assert heard is not None and true is not None

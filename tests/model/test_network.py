@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from syncdiff.model.bottleneck import SpatialBottleneck, VectorBottleneck
 from syncdiff.model.config import PoseConfig, TrainConfig, load_config
-from syncdiff.model.network import AudioStats, Conditions, SyncDiffNet
+from syncdiff.model.network import AudioStats, Conditions, SpatialBottleneck, SyncDiffNet, VectorBottleneck
 from syncdiff.pipeline.config import ConfigError
 
 CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("train-*.yaml"))
@@ -25,7 +24,7 @@ def network(config: TrainConfig, channels: int = 3, width: int = 104, steps: int
     return SyncDiffNet(config.model, channels, config.model.resolution, stats, steps).eval()
 
 
-def conditions(batch: int, side: int, width: int = 104, steps: int = 5) -> Conditions:
+def make_conditions(batch: int, side: int, width: int = 104, steps: int = 5) -> Conditions:
     generator = torch.Generator().manual_seed(1)
     picture = [torch.rand(batch, 3, side, side, generator=generator) * 2 - 1 for _ in range(3)]
     audio = torch.randn(batch, steps, width, generator=generator)
@@ -34,58 +33,62 @@ def conditions(batch: int, side: int, width: int = 104, steps: int = 5) -> Condi
 
 
 @torch.no_grad()
-def run(net: SyncDiffNet, given: Conditions) -> torch.Tensor:
-    noisy = torch.full_like(given.masked, 0.1)
-    return net(noisy, torch.full((len(noisy),), 500), given)
+def run(net: SyncDiffNet, conditions: Conditions) -> torch.Tensor:
+    noisy = torch.full_like(conditions.masked, 0.1)
+    return net(noisy, torch.full((len(noisy),), 500), conditions)
 
 
 @pytest.mark.parametrize("kind", ["spatial", "vector", "none", "off"])
 def test_shape_and_influence_of_each_bottleneck(kind: str, tiny: Tiny) -> None:
     net = network(tiny(model={"pose": {"bottleneck": kind}}))
-    given = conditions(2, 32)
-    out = run(net, given)
+    conditions = make_conditions(2, 32)
+    out = run(net, conditions)
     assert out.shape == (2, 3, 32, 32)
-    other = run(net, replace(given, pose=-given.pose))
+    other = run(net, replace(conditions, pose=-conditions.pose))
     assert torch.equal(out, other) == (kind == "off")
-    without = replace(given, has_pose=torch.tensor([False, True]))
-    a, b = run(net, without), run(net, replace(without, pose=torch.zeros_like(given.pose)))
+    without = replace(conditions, has_pose=torch.tensor([False, True]))
+    a, b = run(net, without), run(net, replace(without, pose=torch.zeros_like(conditions.pose)))
     assert torch.equal(a[0], b[0]), (
         "a pose frame that is not there must not count, whatever its picture holds"
     )
 
 
 def test_sound_counts_unless_it_is_dropped(tiny: Tiny) -> None:
-    net, given = network(tiny()), conditions(2, 32)
-    other = replace(given, audio=given.audio + 1)
-    assert not torch.equal(run(net, given), run(net, other))
-    assert torch.equal(run(net, given.unheard()), run(net, other.unheard()))
-    assert not torch.equal(run(net, given), run(net, given.unheard()))
+    net, conditions = network(tiny()), make_conditions(2, 32)
+    other = replace(conditions, audio=conditions.audio + 1)
+    assert not torch.equal(run(net, conditions), run(net, other))
+    assert torch.equal(run(net, conditions.without_audio()), run(net, other.without_audio()))
+    assert not torch.equal(run(net, conditions), run(net, conditions.without_audio()))
 
 
 def test_the_order_of_the_sound_counts(tiny: Tiny) -> None:
-    net, given = network(tiny()), conditions(1, 32)
-    assert not torch.allclose(run(net, given), run(net, replace(given, audio=given.audio.flip(1))), atol=1e-6)
+    net, conditions = network(tiny()), make_conditions(1, 32)
+    assert not torch.allclose(
+        run(net, conditions), run(net, replace(conditions, audio=conditions.audio.flip(1))), atol=1e-6
+    )
 
 
 def test_identity_and_masked_target_count(tiny: Tiny) -> None:
-    net, given = network(tiny()), conditions(1, 32)
+    net, conditions = network(tiny()), make_conditions(1, 32)
     for name in ("identity", "masked"):
-        assert not torch.equal(run(net, given), run(net, replace(given, **{name: -getattr(given, name)})))
+        assert not torch.equal(
+            run(net, conditions), run(net, replace(conditions, **{name: -getattr(conditions, name)}))
+        )
 
 
 def test_feature_scale_does_not_count(tiny: Tiny) -> None:
-    config, given = tiny(), conditions(1, 32)
+    config, conditions = tiny(), make_conditions(1, 32)
     plain = network(config)
     torch.manual_seed(0)
     scaled = SyncDiffNet(
         config.model, 3, 32, AudioStats(torch.full((104,), 7.0), torch.full((104,), 50.0)), 5
     )
-    other = replace(given, audio=given.audio * 50 + 7)
-    assert torch.allclose(run(plain, given), run(scaled.eval(), other), atol=1e-5)
+    other = replace(conditions, audio=conditions.audio * 50 + 7)
+    assert torch.allclose(run(plain, conditions), run(scaled.eval(), other), atol=1e-5)
 
 
 def test_batches_join() -> None:
-    a, b = conditions(2, 8), conditions(3, 8)
+    a, b = make_conditions(2, 8), make_conditions(3, 8)
     assert (a + b).audio.shape == (5, 5, 104)
     assert torch.equal((a + b).pose[:2], a.pose)
 
@@ -135,5 +138,5 @@ def test_every_config_builds_and_predicts(path: Path) -> None:
     net = SyncDiffNet(model, channels, side, stats, model.audio.window).eval()
     picture = torch.zeros(1, channels, side, side)
     yes = torch.ones(1, dtype=torch.bool)
-    given = Conditions(picture, picture, picture, yes, torch.zeros(1, model.audio.window, 12), yes)
-    assert run(net, given).shape == picture.shape
+    conditions = Conditions(picture, picture, picture, yes, torch.zeros(1, model.audio.window, 12), yes)
+    assert run(net, conditions).shape == picture.shape

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from syncdiff.model.audio import AudioSpec
 from syncdiff.model.config import TrainConfig
-from syncdiff.model.data import Choice, collate, draw, read_samples
+from syncdiff.model.data import SampleChoice, collate, draw, read_samples
 from syncdiff.model.diffusion import sample
-from syncdiff.model.generate import Job, frame_sample, make_job, there_and_back
+from syncdiff.model.generate import GenerationJob, frame_sample, make_job, there_and_back
 from syncdiff.model.network import Conditions
 from syncdiff.model.space import LatentSpace, Space, prepare, training_target
 from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
@@ -131,16 +131,19 @@ def test_training_conditions(
     pose = int(clip.columns["pose_index"][frame])
     gains = (1.3, 0.7, 1.0) if lit else (1.0, 1.0, 1.0)
     choice = [
-        Choice(frame, identity, pose, True, lit, gains, (seed % 5 - 2, seed % 7 - 3) if lit else (0, 0))
+        SampleChoice(frame, identity, pose, True, lit, gains, (seed % 5 - 2, seed % 7 - 3) if lit else (0, 0))
     ]
     results = []
     for one in (clip, repainted(clip, frame, seed + 1)):
         batch = collate(read_samples(one, config, SPEC, choice))  # type: ignore[arg-type]
-        known, mask, conditions = prepare(batch, spaces[where])
-        target = training_target(batch, known, mask, spaces[where])
-        results.append((known, mask, conditions, target.masked_fill(mask, 0.0), target))
-    (known, mask, conditions, outside, target), (known2, mask2, conditions2, outside2, target2) = results
-    assert torch.equal(known, known2) and torch.equal(mask, mask2)
+        masked_input, mask, conditions = prepare(batch, spaces[where])
+        target = training_target(batch, masked_input, mask, spaces[where])
+        results.append((masked_input, mask, conditions, target.masked_fill(mask, 0.0), target))
+    (
+        (masked_input, mask, conditions, outside, target),
+        (masked_input2, mask2, conditions2, outside2, target2),
+    ) = results
+    assert torch.equal(masked_input, masked_input2) and torch.equal(mask, mask2)
     assert same(conditions, conditions2)
     assert torch.equal(outside, outside2), "what surrounds the mouth in the noisy picture must not tell of it"
     assert not torch.equal(target, target2), (
@@ -162,25 +165,25 @@ def test_every_input_while_generating(
     for one in (clip, repainted(clip, frame, seed + 1)):
         job = _job(model, one, frame)
         batch = collate([frame_sample(model, job, frame)])
-        known, mask, conditions = prepare(batch, spaces[where])
+        masked_input, mask, conditions = prepare(batch, spaces[where])
         inputs: list[torch.Tensor] = []
 
         def record(noisy: torch.Tensor, steps: torch.Tensor, given: Conditions) -> torch.Tensor:
             inputs.extend([noisy.clone(), *(getattr(given, f.name) for f in fields(given))])  # noqa: B023
             return noisy * 0.5
 
-        noise = torch.randn(known.shape, generator=torch.Generator().manual_seed(seed))
-        inputs.append(sample(record, config.diffusion, known, mask, conditions, noise, True))
+        noise = torch.randn(masked_input.shape, generator=torch.Generator().manual_seed(seed))
+        inputs.append(sample(record, config.diffusion, masked_input, mask, conditions, noise, True))
         recorded.append(inputs)
     assert all(torch.equal(a, b) for a, b in zip(*recorded, strict=True))
 
 
-def _job(model: Any, clip: FakeClip, frame: int) -> Job:
+def _job(model: Any, clip: FakeClip, frame: int) -> GenerationJob:
     """A job of which all frames before `frame` are made."""
     sound = np.zeros((FRAMES, 5, 104), np.float32)
     ranked, head = clip.columns["identity_index"], clip.columns["head_pose_deg"]
     job = make_job(model, "clip", clip, there_and_back(FRAMES, FRAMES), ranked, head, sound)
-    job.made[:frame] = np.random.default_rng(1).integers(0, 256, job.made[:frame].shape)
+    job.generated[:frame] = np.random.default_rng(1).integers(0, 256, job.generated[:frame].shape)
     job.done = frame
     return job
 
