@@ -72,15 +72,15 @@ def train(config: str, store: Path, out: Path, settings: Sequence[str]) -> float
         "--out",
         str(out),
     ]
-    for one in settings:
-        command += ["--set", one]
+    for setting in settings:
+        command += ["--set", setting]
     started = time.perf_counter()
     subprocess.run(command, check=True)
     return time.perf_counter() - started
 
 
 class Deaf(torch.nn.Module):
-    """A network that is never given the sound."""
+    """A network that never hears the sound."""
 
     def __init__(self, net: torch.nn.Module) -> None:
         super().__init__()
@@ -117,11 +117,11 @@ def make_videos(
 def opening_of(path: Path, backend: FaceBackend) -> np.ndarray:
     """Mouth opening [T] of the face in a video, NaN where there is none."""
     try:
-        found = track_faces(open_video(path).chunks(), backend)
+        tracking = track_faces(open_video(path).chunks(), backend)
     except ClipError:
         return np.full(sum(len(c) for c in open_video(path).chunks()), np.nan, np.float32)
-    track = max(found.tracks, key=len)
-    opening = np.full(found.num_frames, np.nan, np.float32)
+    track = max(tracking.tracks, key=len)
+    opening = np.full(tracking.num_frames, np.nan, np.float32)
     opening[track.start_frame : track.start_frame + len(track)] = mouth_opening(track.landmarks_px)
     return opening
 
@@ -154,30 +154,30 @@ def fidelity(
     grey levels; 0 for the truth itself.
     """
     size = model.config.model.resolution
-    made_psnr, copied_psnr, flicker = [], [], []
+    generated_psnr, copied_psnr, flicker = [], [], []
     for pair in pairs:
         clip, job = dataset[pair.video], jobs[pair.name]
         reference = resize_faces(clip.frames(), size).astype(np.float32)
         mask = resize_masks(clip.masks(), size)
         generated = job.generated.astype(np.float32)
-        for pictures, into in ((generated, made_psnr), (reference[job.identity], copied_psnr)):
+        for pictures, into in ((generated, generated_psnr), (reference[job.identity], copied_psnr)):
             error = [np.square(p[m] - t[m]).mean() for p, t, m in zip(pictures, reference, mask, strict=True)]
             into.append(10 * np.log10(255**2 / np.mean(error)))
         change = np.abs(np.diff(generated, axis=0) - np.diff(reference, axis=0))
         flicker.append(np.mean([c[m].mean() for c, m in zip(change, mask[1:], strict=True)]))
     return {
-        "psnr_in_mask_db": float(np.mean(made_psnr)),
+        "psnr_in_mask_db": float(np.mean(generated_psnr)),
         "psnr_of_identity_frame_db": float(np.mean(copied_psnr)),
         "flicker_grey_levels": float(np.mean(flicker)),
     }
 
 
-def summary(found: list[Sync]) -> dict[str, Any]:
+def summary(clips: list[Sync]) -> dict[str, Any]:
     return {
-        "r": float(np.nanmean([s.r for s in found])),
-        "worst_r": float(np.nanmin([s.r for s in found])),
-        "lags": [s.lag for s in found],
-        "clips": [vars(s) for s in found],
+        "r": float(np.nanmean([s.r for s in clips])),
+        "worst_r": float(np.nanmin([s.r for s in clips])),
+        "lags": [s.lag for s in clips],
+        "clips": [vars(s) for s in clips],
     }
 
 
@@ -300,8 +300,8 @@ def main() -> None:
         print(line(name, report["models"][name]), flush=True)
     main_model = report["models"]["bottleneck"]
     for kind in ("own", "cross", "picture", "shuffled", "deaf"):
-        found = main_model[kind]
-        print(f"  {kind:9} r {found['r']:+.2f} (worst {found['worst_r']:+.2f}), lags {found['lags']}")
+        figures = main_model[kind]
+        print(f"  {kind:9} r {figures['r']:+.2f} (worst {figures['worst_r']:+.2f}), lags {figures['lags']}")
     report["criteria"] = verdicts(main_model)
     (out / "learn.json").write_text(json.dumps(report, indent=1))
     for criterion, met in report["criteria"].items():

@@ -11,7 +11,7 @@ They do not change speed or memory; every figure made with them is marked, and m
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from unittest import mock
@@ -32,13 +32,8 @@ SYNCNET_SCALE = {"netcnnlip.0.weight": 1 / 255, "netcnnaud.0.weight": 0.02}
 
 def filled(network: torch.nn.Module, scale: Mapping[str, float] | None = None) -> torch.nn.Module:
     """The network with numbers that depend on the names of its parameters only."""
-    path = Path(__file__).parent.parent / "deterministic_weights.py"
-    spec = importlib.util.spec_from_file_location("deterministic_weights", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    arrays = module.fill_state_dict(shapes, scale=scale)
+    fill = runpy.run_path(str(Path(__file__).parents[1] / "deterministic_weights.py"))["fill_state_dict"]
+    arrays = fill({name: tuple(value.shape) for name, value in network.state_dict().items()}, scale=scale)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
     return network.eval()
 

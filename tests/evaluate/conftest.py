@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
+import stand_in_weights
 import torch
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
@@ -17,18 +16,6 @@ from syncdiff.evaluate.metrics.syncnet import SyncNet
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
-
-
-def _stand_ins() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "stand_in_weights.py"
-    spec = importlib.util.spec_from_file_location("stand_in_weights", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-STAND_INS = _stand_ins()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,7 +26,7 @@ def one_thread() -> None:
 
 @pytest.fixture(scope="session")
 def original_syncnet() -> torch.nn.Module:
-    return STAND_INS.syncnet()
+    return stand_in_weights.syncnet()
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +37,7 @@ def syncnet(original_syncnet: torch.nn.Module) -> SyncNet:
 @pytest.fixture(scope="session")
 def inception_weights() -> dict[str, torch.Tensor]:
     """Random weights of pytorch-fid's network, with the names of its file."""
-    return STAND_INS.inception_network().state_dict()
+    return stand_in_weights.inception_network().state_dict()
 
 
 @pytest.fixture(scope="session")

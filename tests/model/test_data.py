@@ -16,11 +16,7 @@ from hypothesis import strategies as st
 from syncdiff.model import data
 from syncdiff.model.audio import (
     AudioSpec,
-    audio_spec,
-    audio_windows,
     clip_audio,
-    feature_statistics,
-    waveform_input,
 )
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import (
@@ -35,7 +31,6 @@ from syncdiff.model.data import (
     trainable_rows,
 )
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.store.read import open_dataset
 
 Tiny = Callable[..., TrainConfig]
@@ -53,7 +48,7 @@ def names(
 
 
 def equal(a: Batch, b: Batch) -> bool:
-    tensors = ("target", "mask", "identity", "pose", "has_pose", "audio", "hears")
+    tensors = ("target", "mask", "identity", "pose", "has_pose", "audio", "has_audio")
     return a.names == b.names and all(bool((getattr(a, n) == getattr(b, n)).all()) for n in tensors)
 
 
@@ -184,57 +179,6 @@ def test_clips_without_sound_are_left_out(
 def test_row_groups_follow_the_shard(make_store: Callable[..., Path], tmp_path: Path) -> None:
     root = make_store(tmp_path, {"train": [12] * 5}, rows_per_group=2)
     assert row_groups(open_dataset(root, "train"), [0, 1, 2, 3, 4]) == [[0, 1], [2, 3], [4]]
-
-
-def test_missing_features_are_named_with_what_to_do(store: Path, tiny: Tiny) -> None:
-    dataset = open_dataset(store, "train")
-    with pytest.raises(ConfigError, match=r"no features 'avhubert'; it has logfbank, mel; add them with"):
-        audio_spec(tiny(model={"audio": {"features": "avhubert"}}).model.audio, dataset)
-    with pytest.raises(ConfigError, match="choose one of these"):
-        audio_spec(tiny(model={"audio": {"features": "deepspeech"}}).model.audio, dataset)
-    assert audio_spec(tiny().model.audio, dataset) == SPEC
-    assert audio_spec(tiny(model={"audio": {"features": "mel"}}).model.audio, dataset).steps == 16
-
-
-def test_a_mel_window_is_wav2lips() -> None:
-    """Wav2Lip's frames i to i + 4 hear 16 steps from int(80 i / 25); ours are centred, so i = t - 2."""
-    mel = np.arange(400, dtype=np.float32)[:, None]
-    spec = AudioSpec("mel", 1, 80.0, 16)
-    cut = audio_windows(mel, spec, 5, np.arange(2.0, 60.0))
-    for frame, window in zip(range(2, 60), cut, strict=True):
-        start = int(80.0 * ((frame - 2) / 25.0))
-        assert window[:, 0].tolist() == list(range(start, start + 16))
-
-
-def test_windows_repeat_the_ends_and_follow_other_rates() -> None:
-    values = np.arange(10, dtype=np.float32)[:, None]
-    spec = AudioSpec("logfbank", 1, 25.0, 5)
-    cut = audio_windows(values, spec, 5, np.array([0.0, 9.0, 30.0, 4.4]))[..., 0]
-    assert cut.tolist() == [[0, 0, 0, 1, 2], [7, 8, 9, 9, 9], [9] * 5, [2, 3, 4, 5, 6]]
-
-
-def test_waveform_windows_are_zero_beyond_the_clip() -> None:
-    values = np.ones((10, 104), np.float32)
-    spec = AudioSpec("waveform", 104, 25.0, 9)
-    cut = audio_windows(values, spec, 5, np.array([1.0, 8.0]))
-    assert (cut != 0).any(axis=2).tolist() == [[False] * 3 + [True] * 6, [True] * 6 + [False] * 3]
-
-
-def test_waveforms_are_read_from_the_shards(store: Path, tiny: Tiny) -> None:
-    clip = open_dataset(store, "train")[0]
-    spec = AudioSpec("waveform", 104, 25.0, 51)
-    pcm = clip.audio()
-    assert pcm is not None
-    assert np.array_equal(clip_audio(clip, spec), logfbank(pcm)[: clip.num_frames])
-    assert len(waveform_input(pcm)) == clip.num_frames
-
-
-def test_statistics_are_those_of_the_split(store: Path) -> None:
-    dataset = open_dataset(store, "train")
-    mean, std = feature_statistics(dataset, SPEC, [0, 1, 2, 3])
-    everything = np.concatenate([clip_audio(clip, SPEC) for clip in dataset])
-    assert np.allclose(mean, everything.mean(axis=0), atol=1e-3)
-    assert np.allclose(std, everything.std(axis=0), atol=1e-3)
 
 
 @RELAXED

@@ -1,15 +1,26 @@
-"""A sound file as a model hears it: what is refused, and features equal to those of a prepared data set."""
+"""What a model hears: windows of stored features, and a sound file, with features as a data set has them."""
 
 from __future__ import annotations
 
 import wave
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from syncdiff.model.audio import AudioSpec, read_speech, speech_features
+from syncdiff.model.audio import (
+    AudioSpec,
+    audio_spec,
+    audio_windows,
+    clip_audio,
+    feature_statistics,
+    read_speech,
+    speech_features,
+    waveform_input,
+)
+from syncdiff.model.config import TrainConfig
 from syncdiff.pipeline.avhubert.extractor import AVHubertExtractor, load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.config import ConfigError
@@ -17,6 +28,10 @@ from syncdiff.pipeline.features.extractor import ExtractorInput
 from syncdiff.pipeline.features.filterbanks import logfbank
 from syncdiff.pipeline.records import F32, I16, ClipError
 from syncdiff.pipeline.sample.speech import speak_opening, synthesise
+from syncdiff.pipeline.store.read import open_dataset
+
+Tiny = Callable[..., TrainConfig]
+SPEC = AudioSpec("logfbank", 104, 25.0, 5)
 
 
 def spoken(seconds: float) -> I16:
@@ -98,3 +113,54 @@ def test_features_that_need_pictures_cannot_be_made_of_sound() -> None:
     made_by = {"id": "avhubert-both-final", "kind": "avhubert", "modality": "both"}
     with pytest.raises(ConfigError, match=r"cannot be made of a sound file here.*use --data"):
         features(made_by, spoken(1.0))
+
+
+def test_missing_features_are_named_with_what_to_do(store: Path, tiny: Tiny) -> None:
+    dataset = open_dataset(store, "train")
+    with pytest.raises(ConfigError, match=r"no features 'avhubert'; it has logfbank, mel; add them with"):
+        audio_spec(tiny(model={"audio": {"features": "avhubert"}}).model.audio, dataset)
+    with pytest.raises(ConfigError, match="choose one of these"):
+        audio_spec(tiny(model={"audio": {"features": "deepspeech"}}).model.audio, dataset)
+    assert audio_spec(tiny().model.audio, dataset) == SPEC
+    assert audio_spec(tiny(model={"audio": {"features": "mel"}}).model.audio, dataset).steps == 16
+
+
+def test_a_mel_window_is_wav2lips() -> None:
+    """Wav2Lip's frames i to i + 4 hear 16 steps from int(80 i / 25); ours are centred, so i = t - 2."""
+    mel = np.arange(400, dtype=np.float32)[:, None]
+    spec = AudioSpec("mel", 1, 80.0, 16)
+    cut = audio_windows(mel, spec, 5, np.arange(2.0, 60.0))
+    for frame, window in zip(range(2, 60), cut, strict=True):
+        start = int(80.0 * ((frame - 2) / 25.0))
+        assert window[:, 0].tolist() == list(range(start, start + 16))
+
+
+def test_windows_repeat_the_ends_and_follow_other_rates() -> None:
+    values = np.arange(10, dtype=np.float32)[:, None]
+    spec = AudioSpec("logfbank", 1, 25.0, 5)
+    cut = audio_windows(values, spec, 5, np.array([0.0, 9.0, 30.0, 4.4]))[..., 0]
+    assert cut.tolist() == [[0, 0, 0, 1, 2], [7, 8, 9, 9, 9], [9] * 5, [2, 3, 4, 5, 6]]
+
+
+def test_waveform_windows_are_zero_beyond_the_clip() -> None:
+    values = np.ones((10, 104), np.float32)
+    spec = AudioSpec("waveform", 104, 25.0, 9)
+    cut = audio_windows(values, spec, 5, np.array([1.0, 8.0]))
+    assert (cut != 0).any(axis=2).tolist() == [[False] * 3 + [True] * 6, [True] * 6 + [False] * 3]
+
+
+def test_waveforms_are_read_from_the_shards(store: Path, tiny: Tiny) -> None:
+    clip = open_dataset(store, "train")[0]
+    spec = AudioSpec("waveform", 104, 25.0, 51)
+    pcm = clip.audio()
+    assert pcm is not None
+    assert np.array_equal(clip_audio(clip, spec), logfbank(pcm)[: clip.num_frames])
+    assert len(waveform_input(pcm)) == clip.num_frames
+
+
+def test_statistics_are_those_of_the_split(store: Path) -> None:
+    dataset = open_dataset(store, "train")
+    mean, std = feature_statistics(dataset, SPEC, [0, 1, 2, 3])
+    everything = np.concatenate([clip_audio(clip, SPEC) for clip in dataset])
+    assert np.allclose(mean, everything.mean(axis=0), atol=1e-3)
+    assert np.allclose(std, everything.std(axis=0), atol=1e-3)
