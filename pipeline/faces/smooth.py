@@ -1,4 +1,19 @@
-"""Landmarks of one track made continuous: gaps filled, jitter removed, the mouth neither late nor damped."""
+"""Landmarks of one track made continuous: gaps filled, jitter removed, the mouth neither late nor damped.
+
+Why not a Savitzky-Golay filter of order 2: no single window does what `smooth_landmarks` does at once. In
+percent of the distance between the eyes, for dlib's landmarks of nine real clips of up to 100 frames: jitter
+(second differences in time over the root of 6) of points 17 to 47; and how far points 0 to 47 are off when a
+head nods by a third of that distance within five frames, with the clips' own noise in random order.
+
+                                          raw  here, 9   SG 5   SG 7   SG 9
+    jitter, three clips with still heads  0.51    0.07   0.21   0.13   0.10
+    jitter, six clips with moving heads   1.01    0.66   0.43   0.29   0.22
+    error around a nod                    1.25    1.00   0.95   1.09   1.50
+    largest error of a nod without noise          0.1    0.8    2.3    3.7
+
+Moving heads keep more of their jitter here than with long windows, which damp motion instead. Smoothing the
+mouth too would cost more: SG 9 lifts the lips at their closures by a quarter of the opening's deviation.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +37,13 @@ _SCALE_NOISE = 0.003
 _ORDER = 2
 
 
-def fill_gaps(values: F32, known: Bool) -> F32:
-    """`values` [T,...] with the rows that are not `known` [T] interpolated in a straight line."""
-    if known.all():
+def fill_gaps(values: F32, detected: Bool) -> F32:
+    """`values` [T,...] with the rows that are not `detected` [T] interpolated in a straight line."""
+    if detected.all():
         return values
     frames = np.arange(len(values))
     flat = values.reshape(len(values), -1)
-    filled = np.stack([np.interp(frames, frames[known], column[known]) for column in flat.T], axis=1)
+    filled = np.stack([np.interp(frames, frames[detected], column[detected]) for column in flat.T], axis=1)
     return filled.reshape(values.shape).astype(np.float32)
 
 

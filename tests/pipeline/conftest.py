@@ -1,4 +1,4 @@
-"""Faces of real clips for the tests of crops, masks and poses."""
+"""Faces for the tests of crops, masks and poses: of real clips, and of the sample's two people."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from syncdiff.pipeline.records import F32, U8
+from syncdiff.pipeline.sample.faces import Portrait, read_carphone, sway
+from syncdiff.pipeline.sample.speech import speak_opening
 
 
 @dataclass(frozen=True)
@@ -24,9 +26,28 @@ class RealFace:
     landmarks_px: F32
 
 
+def portrait_frames(count: int) -> list[U8]:
+    rng = np.random.default_rng(0)
+    portrait = Portrait()
+    moments = zip(speak_opening(count, rng), sway(count, rng), strict=True)
+    return [portrait.frame(opening, head) for opening, head in moments]
+
+
+def first_frames(path: Path, count: int) -> list[U8]:
+    capture = cv2.VideoCapture(str(path))
+    frames: list[U8] = []
+    while len(frames) < count and (read := capture.read())[0]:
+        frames.append(np.ascontiguousarray(read[1][..., ::-1]))
+    return frames
+
+
 @pytest.fixture(scope="session")
-def real_face(realdata: Path) -> Callable[[str], RealFace]:
-    """Reads 50 frames of a real clip (two seconds, from the start) and marks the face in them."""
+def real_face(request: pytest.FixtureRequest) -> Callable[[str], RealFace]:
+    """Reads 50 frames of a clip (two seconds, from the start) and marks the face in them.
+
+    "carphone" (a man filmed while he talks) and "portrait" (the speaking astronaut) come with installed
+    packages; any other name is a file of `realdata`, and the test is skipped where that is not there.
+    """
     spec = importlib.util.find_spec("face_recognition_models")
     assert spec is not None and spec.submodule_search_locations
     models = Path(spec.submodule_search_locations[0]) / "models"
@@ -35,17 +56,17 @@ def real_face(realdata: Path) -> Callable[[str], RealFace]:
 
     @cache
     def read(name: str) -> RealFace:
-        capture = cv2.VideoCapture(str(realdata / name))
-        frames: list[U8] = []
+        if name == "carphone":
+            frames = list(read_carphone().frames[:50])
+        elif name == "portrait":
+            frames = portrait_frames(50)
+        else:
+            frames = first_frames(request.getfixturevalue("realdata") / name, 50)
         points: list[F32] = []
-        while len(frames) < 50:
-            more, picture = capture.read()
-            if not more:
-                break
-            frames.append(np.ascontiguousarray(picture[..., ::-1]))
-            if len(frames) % 5 == 1:
-                box = max(detector(frames[-1]), key=lambda found: found.area())
-            parts = predictor(frames[-1], box).parts()
+        for index, frame in enumerate(frames):
+            if index % 5 == 0:
+                box = max(detector(frame), key=lambda rectangle: rectangle.area())
+            parts = predictor(frame, box).parts()
             points.append(np.array([(part.x, part.y) for part in parts], np.float32))
         return RealFace(np.stack(frames), np.stack(points))
 

@@ -15,7 +15,15 @@ from syncdiff.pipeline.faces import align
 from syncdiff.pipeline.faces.align import AlignConfig
 from syncdiff.pipeline.records import ClipError
 
-CLIPS = ["grid_lbax4n.mpg", "vox2_00015.mp4", "vox2_00104.mp4", "syncnet_example.avi", "vretalk_5.mp4"]
+SAMPLE = ["carphone", "portrait"]
+CLIPS = [
+    *SAMPLE,
+    "grid_lbax4n.mpg",
+    "vox2_00015.mp4",
+    "vox2_00104.mp4",
+    "syncnet_example.avi",
+    "vretalk_5.mp4",
+]
 
 
 def fitted_similarity(source: np.ndarray, target: np.ndarray) -> skt.SimilarityTransform:
@@ -262,7 +270,7 @@ def test_a_crop_pasted_back_stays_in_place(scale):
     assert light.sum() == pytest.approx(frame[..., 0].sum(), rel=0.02)
 
 
-@pytest.mark.parametrize("clip", ["vox2_00015.mp4", "vretalk_5.mp4"])
+@pytest.mark.parametrize("clip", [*SAMPLE, "vox2_00015.mp4", "vretalk_5.mp4"])
 def test_a_real_crop_pasted_back_is_nearly_the_frame(real_face, clip):
     face = real_face(clip)
     matrix = align.crop_matrices(face.landmarks_px, 256)[0]
@@ -303,7 +311,14 @@ def original_rois(frames_bgr, landmarks, window=12):
 
 
 @pytest.mark.parametrize(
-    ("clip", "frames"), [("grid_lbax4n.mpg", 20), ("vox2_00015.mp4", 5), ("vretalk_5.mp4", 13)]
+    ("clip", "frames"),
+    [
+        ("carphone", 20),
+        ("portrait", 13),
+        ("grid_lbax4n.mpg", 20),
+        ("vox2_00015.mp4", 5),
+        ("vretalk_5.mp4", 13),
+    ],
 )
 def test_mouth_regions_equal_a_literal_implementation(real_face, clip, frames):
     face = real_face(clip)

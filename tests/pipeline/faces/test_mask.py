@@ -11,6 +11,8 @@ from syncdiff.pipeline.faces.mask import MaskConfig, iter_mouth_masks, mouth_mas
 from syncdiff.pipeline.records import ClipError
 
 CLIPS = [
+    "carphone",
+    "portrait",
     "grid_lbax4n.mpg",
     "grid_s2_swwp2s.mpg",
     "vox2_00015.mp4",

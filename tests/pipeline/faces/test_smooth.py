@@ -28,8 +28,8 @@ def spread(landmarks: F32) -> float:
 
 def test_gaps_are_filled_in_a_straight_line() -> None:
     values = np.arange(12, dtype=np.float32).reshape(6, 2)
-    known = np.array([True, True, False, False, True, True])
-    filled = fill_gaps(np.where(known[:, None], values, 99).astype(np.float32), known)
+    detected = np.array([True, True, False, False, True, True])
+    filled = fill_gaps(np.where(detected[:, None], values, 99).astype(np.float32), detected)
     np.testing.assert_allclose(filled, values)
     assert filled.dtype == np.float32
     assert fill_gaps(values, np.ones(6, np.bool_)) is values

@@ -454,15 +454,24 @@ def test_a_reflection_on_glasses_is_bridged(realdata: Path, backend: DlibBackend
     assert len(track) > 150 and 0.8 < track.detected.mean() < 1
 
 
-STEADY = ["grid_bbaf2n.mpg", "grid_lbax4n.mpg", "vox2_00104.mp4", "vox2_00015.mp4", "vretalk_5.mp4"]
+# Two that a stranger has (see the fixture `real_face`), and files of `realdata`.
+SAMPLE = ["carphone", "portrait"]
+STEADY = [*SAMPLE, "grid_bbaf2n.mpg", "grid_lbax4n.mpg", "vox2_00104.mp4", "vox2_00015.mp4", "vretalk_5.mp4"]
+
+
+def clip_frames(request: pytest.FixtureRequest, name: str, count: int) -> U8:
+    if name in SAMPLE:
+        frames: U8 = request.getfixturevalue("real_face")(name).frames
+        return frames
+    return next(iter(open_video(request.getfixturevalue("realdata") / name).chunks()))[:count]
 
 
 @pytest.mark.parametrize("name", STEADY)
 def test_followed_landmarks_are_those_of_fresh_detections(
-    realdata: Path, backend: DlibBackend, name: str
+    request: pytest.FixtureRequest, backend: DlibBackend, name: str
 ) -> None:
     """A second opinion: every eighth frame detected by itself, without knowing the others."""
-    frames = next(iter(open_video(realdata / name).chunks()))[:72]
+    frames = clip_frames(request, name, 72)
     (track,) = track_faces([frames], backend, replace(TrackConfig(), smooth_window=1)).tracks
     assert len(track) == len(frames) and track.detected.all()
     distances = []
@@ -474,8 +483,11 @@ def test_followed_landmarks_are_those_of_fresh_detections(
     assert np.median(distances) < 0.025 and max(distances) < 0.06
 
 
-def test_smoothing_neither_delays_nor_damps_a_real_mouth(realdata: Path, backend: DlibBackend) -> None:
-    frames = next(iter(open_video(realdata / "syncnet_example.avi").chunks()))[:150]
+@pytest.mark.parametrize("name", ["portrait", "syncnet_example.avi"])
+def test_smoothing_neither_delays_nor_damps_a_mouth(
+    request: pytest.FixtureRequest, backend: DlibBackend, name: str
+) -> None:
+    frames = clip_frames(request, name, 150)
     (raw,) = track_faces([frames], backend, TrackConfig(smooth_window=1)).tracks
     (smooth,) = track_faces([frames], backend).tracks
     before, after = mouth_opening(raw.landmarks_px), mouth_opening(smooth.landmarks_px)
