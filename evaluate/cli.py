@@ -252,7 +252,7 @@ def _score(
                 chosen,
                 rows,
                 asked.to_dict(),
-                lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values())),
+                lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
             )
     except RunError as error:
         _say_error(error)

@@ -1,30 +1,20 @@
-"""Scoring on Ray: the only file of the evaluation that knows of it.
+"""Scoring on Ray: what a worker loads, and what it does with a clip or with a set of clips.
 
-One task scores one clip by all metrics, so that decoding and tracking are done once; what passes between
-processes are paths and figures. A worker that dies or stands still costs the metric it was at, for that clip.
+One unit of work is one clip with all its metrics, so that decoding and tracking are done once. A worker that
+dies or stands still costs the metric it was at, for that clip.
 """
 
 from __future__ import annotations
 
 import math
 import platform
-from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
-import ray
 import torch
-from ray.exceptions import (
-    NodeDiedError,
-    OutOfMemoryError,
-    RayTaskError,
-    TaskCancelledError,
-    WorkerCrashedError,
-)
 
 from syncdiff.evaluate.aggregate import (
     PoolJob,
@@ -48,108 +38,104 @@ from syncdiff.evaluate.score_clip import (
     computing_versions,
     failed_case,
 )
-from syncdiff.pipeline.ray_pool import Monitor, Progress, RemoteWatch, RunError, connect
+from syncdiff.pipeline.ray_pool import (
+    DoUnit,
+    Reporter,
+    RunError,
+    RunProgress,
+    WorkerPool,
+    cluster_resources,
+)
 from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.store.manifest import package_version
 
-__all__ = ["RunError", "connect", "pool_sets", "score_cases"]
-
-POLL_S = 0.25
-STILL_S = 3600.0  # a metric that takes longer over one clip is taken for stuck; reading has limits of its own
-CRASHES_PER_METRIC = 2  # the first may be the machine's fault (memory); the second is the clip's
-CRASHES_PER_CASE = 6
+STALL_TIMEOUT_S = 3600.0  # a metric that takes longer over one clip is taken for stuck; reading has limits
+REFUSED_METRICS = 3  # of one clip, until the clip is refused: it is the clip then, not the metrics
 FILES = "files"  # what a worker is at before the first metric: reading, hashing
+POOLING = "pooling"
+VERSIONS = "versions"
 WORKER_GPU_BYTES = 4 << 30  # SyncNet, Inception, AlexNet, AV-HuBERT Large and CUDA itself, with room
 
-_LOST = (WorkerCrashedError, OutOfMemoryError, NodeDiedError, TaskCancelledError)
 
-
-@lru_cache(maxsize=1)
-def _scorer(work: Work) -> Scorer:
-    """One set of loaded networks a worker process: Ray keeps processes and gives them clip after clip."""
+def load_scoring(work: Work) -> DoUnit:
+    """In a worker: what it does with a unit. Networks are loaded when a metric first needs them."""
     cv2.setNumThreads(1)  # the worker owns one core
     torch.set_num_threads(1)
-    return Scorer(work)
+    return partial(do_unit, Scorer(work))
 
 
-def score_task(task: Task, work: Work, watch: RemoteWatch, refused: Mapping[str, ClipError]) -> CaseResult:
-    """What a worker does with one clip."""
-    watch.begin(FILES)
-    if FILES in refused:
-        result = failed_case(task, refused[FILES])
+def do_unit(
+    scorer: Scorer, unit: Task | PoolJob | str, reporter: Reporter, refused: Mapping[str, ClipError]
+) -> Any:
+    """Score a clip (Task), pool a set of clips (PoolJob), or tell versions (VERSIONS)."""
+    if isinstance(unit, Task):
+        return score_task(scorer, unit, reporter, refused)
+    if isinstance(unit, PoolJob):
+        if POOLING in refused:
+            raise refused[POOLING]
+        reporter.begin(POOLING)
+        return scorer.pool(unit.metric, unit.entries)
+    return computing_versions("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def score_task(
+    scorer: Scorer, task: Task, reporter: Reporter, refused: Mapping[str, ClipError]
+) -> CaseResult:
+    """A clip by all metrics of its task but the refused."""
+    reporter.begin(FILES)
+    if FILES in refused or len(refused) >= REFUSED_METRICS:
+        result = failed_case(task, refused.get(FILES) or next(iter(refused.values())))
     else:
-        result = _scorer(work).score(task, watch, refused)
-    watch.beat(result.frames)
-    watch.end(None if any(outcome.entry for outcome in result.outcomes) else "failed")
+        result = scorer.score(task, reporter, refused)
+    reporter.on_progress(result.frames)
+    reporter.end(None if any(outcome.entry for outcome in result.outcomes) else "failed")
     return result
 
 
-def pool_task(job: PoolJob, work: Work) -> dict[str, float]:
-    """What a worker does with a set of clips."""
-    return _scorer(work).pool(job.metric, job.entries)
+def scoring_pool(
+    work: Work, *, load: Callable[[Work], DoUnit] = load_scoring, stall_timeout_s: float = STALL_TIMEOUT_S
+) -> WorkerPool:
+    """Workers that score and pool, each with a share of a GPU where there is one. `connect` comes first."""
+    return WorkerPool(partial(load, work), gpus_per_worker=gpu_share(), stall_timeout_s=stall_timeout_s)
 
 
 def score_cases(
-    work: Work,
+    pool: WorkerPool,
     tasks: Sequence[Task],
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    *,
-    score: Callable[..., CaseResult] = score_task,
-    still_s: float = STILL_S,
+    on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> list[CaseResult]:
-    """Score all tasks; results come in their order. `connect` comes first. Raises RunError.
-
-    Each task asks for one core, since clips side by side use cores better than threads within one, and for
-    a share of a GPU where there is one.
-    """
-    monitor: Any = ray.remote(num_cpus=0)(Monitor).remote()
-    remote: Any = ray.remote(num_cpus=1, num_gpus=gpu_share(), max_retries=0)(score)
-    waiting, running = deque(range(len(tasks))), dict[Any, int]()
-    results: dict[int, CaseResult] = {}
-    troubles = _Troubles()
-    while waiting or running:
-        while waiting and len(running) < _window():
-            index = waiting.popleft()
-            watch = RemoteWatch(monitor, str(index))
-            running[remote.remote(tasks[index], work, watch, troubles.refused(index))] = index
-        ready, _ = ray.wait(list(running), timeout=POLL_S)
-        for reference in ready:
-            index = running.pop(reference)
-            try:
-                results[index] = ray.get(reference)
-            except _LOST as error:
-                troubles.blame(index, ray.get(monitor.lost.remote(str(index))), error)
-                waiting.append(index)
-            except RayTaskError as error:
-                results[index] = failed_case(tasks[index], _cause(error))
-        progress: Progress = ray.get(monitor.snapshot.remote())
-        on_progress(progress)
-        _stop_stuck(running, progress, still_s)
-    return [results[index] for index in range(len(tasks))]
+    """Score all tasks; results come in their order. Raises RunError."""
+    names = {f"{n} {task.case.method}/{task.case.clip}": task for n, task in enumerate(tasks)}
+    results = {}
+    for name, result in pool.run(names, on_progress):
+        _stop_where_storage_fails(result)
+        failed = isinstance(result, Exception)
+        results[name] = failed_case(names[name], result) if failed else result
+    return [results[name] for name in names]
 
 
-def pool_sets(
-    work: Work, jobs: Sequence[PoolJob], *, pool: Callable[..., dict[str, float]] = pool_task
-) -> list[Pooled]:
-    """Pool sets of clips, each in a task of its own; a set that fails says why. Raises RunError."""
-    remote: Any = ray.remote(num_cpus=1, num_gpus=gpu_share(), max_retries=1)(pool)
-    running = [remote.remote(job, work) for job in jobs]
-    records: list[Pooled] = []
-    for job, reference in zip(jobs, running, strict=True):
-        values: dict[str, float] | str
-        try:
-            values = ray.get(reference)
-        except _LOST as error:
-            values = f"the worker died ({type(error).__name__})"
-        except RayTaskError as error:
-            cause = _cause(error)
-            values = str(cause) if isinstance(cause, ClipError) else f"{type(cause).__name__}: {cause}"
-        records += pooled_records(job, values)
-    return records
+def pool_sets(pool: WorkerPool, jobs: Sequence[PoolJob]) -> list[Pooled]:
+    """Pool sets of clips; a set that fails says why. Raises RunError."""
+    names = {f"{n} {job.metric}": job for n, job in enumerate(jobs)}
+    records: dict[str, list[Pooled]] = {}
+    for name, result in pool.run(names):
+        _stop_where_storage_fails(result)
+        if isinstance(result, ClipError):
+            result = str(result)
+        elif isinstance(result, Exception):
+            result = f"{type(result).__name__}: {result}"
+        records[name] = pooled_records(names[name], result)
+    return [record for name in names for record in records[name]]
+
+
+def _stop_where_storage_fails(result: object) -> None:
+    if isinstance(result, StorageError):
+        raise RunError(f"{result}; make room or mend the disk, then run again") from result
 
 
 def gpu_share() -> float:
-    """The part of a GPU that a task asks for: as many workers to a GPU as cores can feed and memory holds."""
-    resources: dict[str, float] = ray.cluster_resources()
+    """The part of a GPU that a worker asks for: as many to a GPU as cores can feed and memory holds."""
+    resources = cluster_resources()
     gpus = resources.get("GPU", 0)
     if not gpus:
         return 0.0
@@ -160,63 +146,13 @@ def gpu_share() -> float:
     return 10_000 // workers / 10_000  # Ray counts GPUs in ten-thousandths
 
 
-@dataclass
-class _Troubles:
-    """Lost workers, counted against the clips and metrics at which they were."""
-
-    crashes: Counter[tuple[int, str]] = field(default_factory=Counter)
-    unwanted: dict[int, dict[str, ClipError]] = field(default_factory=dict)
-
-    def refused(self, index: int) -> Mapping[str, ClipError]:
-        return self.unwanted.get(index, {})
-
-    def blame(self, index: int, metric: str | None, error: Exception) -> None:
-        """Refuse a metric for a clip when a worker is lost at it again, and a clip that loses too many."""
-        if metric is None:
-            self.crashes[-1, ""] += 1
-            if self.crashes[-1, ""] > CRASHES_PER_CASE:
-                raise RunError(f"workers die before they begin a clip ({type(error).__name__}: {error})")
-            return
-        self.crashes[index, metric] += 1
-        stuck = isinstance(error, TaskCancelledError)
-        what, reason = ("made no progress", "worker-stuck") if stuck else ("died", "worker-crashed")
-        count = self.crashes[index, metric]
-        detail = f"the worker {what} at this clip and metric, {count} times ({type(error).__name__})"
-        refusal = ClipError("run", reason, detail, transient=True)
-        refused = self.unwanted.setdefault(index, {})
-        if count >= CRASHES_PER_METRIC:
-            refused[metric] = refusal
-        if sum(n for (at, _), n in self.crashes.items() if at == index) >= CRASHES_PER_CASE:
-            refused[FILES] = refusal
-
-
-def _window() -> int:
-    """How many tasks to hand to Ray at once: enough to fill all cores, few enough to stay responsive."""
-    return 2 * int(ray.cluster_resources().get("CPU", 1))
-
-
-def _cause(error: RayTaskError) -> Exception:
-    """What a task raised. Raises RunError where the run cannot go on."""
-    cause = error.cause if isinstance(error.cause, Exception) else error
-    if isinstance(cause, StorageError):
-        raise RunError(f"{cause}; make room or mend the disk, then run again") from error
-    return cause
-
-
-def _stop_stuck(running: Mapping[Any, int], progress: Progress, still_s: float) -> None:
-    for reference, index in running.items():
-        _, idle_s = progress.current.get(str(index), ("", 0.0))
-        if idle_s > still_s:
-            ray.cancel(reference, force=True)
-
-
 def run_evaluation(
     work: Work,
     matched: Matched,
     chosen: Chosen,
     rows: Mapping[Path, StoredClip],
     settings: Mapping[str, Any],
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[RunProgress], None] = lambda progress: None,
 ) -> Evaluation:
     """Score all clips and pool them. `connect` comes first; `rows` says how to write stored references.
 
@@ -227,24 +163,21 @@ def run_evaluation(
         paths = dict.fromkeys(path for path in (case.reference, case.sound) if path is not None)
         files = tuple((path, rows[path]) for path in paths if path in rows)
         tasks.append(Task(case, chosen.metrics, files))
-    results = score_cases(work, tasks, on_progress)
-    index = index_outcomes(results)
-    jobs = pool_jobs(index, chosen, matched.methods)
-    pooled = [
-        one for job in jobs if is_mean(job.metric) for one in pooled_records(job, pooled_mean(job, index))
-    ]
-    pooled += pool_sets(work, [job for job in jobs if not is_mean(job.metric)])
-    return assemble(
-        work.protocol, matched, chosen, results, pooled, versions=worker_versions(), settings=settings
-    )
+    with scoring_pool(work) as pool:
+        results = score_cases(pool, tasks, on_progress)
+        index = index_outcomes(results)
+        jobs = pool_jobs(index, chosen, matched.methods)
+        pooled = [
+            one for job in jobs if is_mean(job.metric) for one in pooled_records(job, pooled_mean(job, index))
+        ]
+        pooled += pool_sets(pool, [job for job in jobs if not is_mean(job.metric)])
+        versions = worker_versions(pool)
+    return assemble(work.protocol, matched, chosen, results, pooled, versions=versions, settings=settings)
 
 
-def worker_versions() -> dict[str, str]:
+def worker_versions(pool: WorkerPool) -> dict[str, str]:
     """Versions as a worker finds them, with the kind of device it computes on."""
-    remote: Any = ray.remote(num_cpus=1, num_gpus=gpu_share())(_versions_task)
-    found: dict[str, str] = ray.get(remote.remote())
-    return {**found, "python": platform.python_version(), "ray": ray.__version__}
-
-
-def _versions_task() -> dict[str, str]:
-    return computing_versions("cuda" if torch.cuda.is_available() else "cpu")
+    ((_, found),) = pool.run({VERSIONS: VERSIONS})
+    if isinstance(found, Exception):
+        raise RunError(f"a worker could not tell its versions: {found}") from found
+    return {**found, "python": platform.python_version(), "ray": package_version("ray")}

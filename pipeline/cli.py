@@ -186,7 +186,7 @@ def _prepare(
 ) -> dict[str, Any]:
     # Ray takes a second to import; commands that only read should not wait for it.
     from syncdiff.pipeline.ray_pool import RunError, connect
-    from syncdiff.pipeline.run_ray import Work, prepare_shards
+    from syncdiff.pipeline.run_ray import prepare_shards
 
     plans = plan_shards(listing.clips, config.clips_per_shard)
     identity = RunIdentity.of(
@@ -208,9 +208,13 @@ def _prepare(
                     )
                 run.remove_manifest()
                 with show.meter(out, clips_todo) as meter:
-                    work = Work(listing.layout, listing.root.resolve(), root.resolve(), config)
                     prepare_shards(
-                        run, todo, work, lambda p: meter.show(p.clips, p.frames, sum(p.rejects.values()))
+                        run,
+                        todo,
+                        listing.layout,
+                        listing.root,
+                        config,
+                        lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
                     )
             elif not run.paths.manifest.is_file():
                 out.print("all shards are there already", highlight=False)

@@ -30,8 +30,7 @@ from syncdiff.pipeline.media.read import Video, fit_audio, open_video, read_audi
 from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLES_PER_FRAME, U8, Clip, ClipError, Row, Track, Word
 
-Beat: TypeAlias = Callable[[int], None]
-Prepared: TypeAlias = Iterator[Row]
+OnProgress: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,18 @@ class Cutting:
 
 
 def prepare_clip(
-    clip: Clip, config: PrepConfig, backend: FaceBackend, beat: Beat = lambda frames: None
-) -> Prepared:
-    """Yield the rows of one clip. `beat` is told how many frames each chunk of work finished.
+    clip: Clip, config: PrepConfig, backend: FaceBackend, on_progress: OnProgress = lambda frames: None
+) -> Iterator[Row]:
+    """Yield the rows of one clip. `on_progress` is told how many frames each chunk of work finished.
 
     Raises ClipError where the clip gives no row; nothing of it has been yielded then.
     """
     info = probe(clip.path)
     video = open_video(clip.path, info=info)
-    found = track_faces(_watched(video.chunks(), lambda _: beat(0)), backend, config.track)
+    found = track_faces(_watched(video.chunks(), lambda _: on_progress(0)), backend, config.track)
     origin = Origin(clip, info, video.damage, _hash(clip), _read_sound(clip, info, found.num_frames))
     parts = choose_parts(found, origin.sound, info, config)
-    for cutting in cut_parts(video, parts, config, beat):
+    for cutting in cut_parts(video, parts, config, on_progress):
         yield finish_row(origin, cutting, config)
 
 
@@ -82,10 +81,10 @@ def _hash(clip: Clip) -> str:
         raise ClipError("media", "read-error", f"reading the file failed: {error}", transient=True) from error
 
 
-def _watched(chunks: Iterator[U8], beat: Beat) -> Iterator[U8]:
+def _watched(chunks: Iterator[U8], on_progress: OnProgress) -> Iterator[U8]:
     for chunk in chunks:
         yield chunk
-        beat(len(chunk))
+        on_progress(len(chunk))
 
 
 @dataclass(frozen=True)
@@ -139,12 +138,14 @@ def _stretch(sound: Sound, track: Track) -> I16:
     return sound.pcm[start : start + len(track) * SAMPLES_PER_FRAME]
 
 
-def cut_parts(video: Video, parts: Sequence[Part], config: PrepConfig, beat: Beat) -> Iterator[Cutting]:
+def cut_parts(
+    video: Video, parts: Sequence[Part], config: PrepConfig, on_progress: OnProgress
+) -> Iterator[Cutting]:
     """Go through the frames once and yield each part when its last frame has been cut out."""
     waiting = list(parts)
     active: list[Cutting] = []
     first = 0
-    for chunk in _watched(video.chunks(), beat):
+    for chunk in _watched(video.chunks(), on_progress):
         last = first + len(chunk)
         while waiting and waiting[0].track.start_frame < last:
             active.append(_begin(waiting.pop(0), config))

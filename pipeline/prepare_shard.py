@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +16,8 @@ from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.features.builtin import SPECS
 from syncdiff.pipeline.plan import ShardPlan
 from syncdiff.pipeline.prep_config import PrepConfig
-from syncdiff.pipeline.prepare_clip import Prepared, prepare_clip
-from syncdiff.pipeline.records import Clip, ClipError, Reject
+from syncdiff.pipeline.prepare_clip import prepare_clip
+from syncdiff.pipeline.records import Clip, ClipError, Reject, Row
 from syncdiff.pipeline.store.manifest import ShardResult
 from syncdiff.pipeline.store.paths import StorePaths
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
@@ -26,18 +26,18 @@ from syncdiff.pipeline.store.write import ShardWriter, feature_record
 _log = logging.getLogger(__name__)
 
 
-class Watch(Protocol):
+class ShardReporter(Protocol):
     """Is told how a shard gets on."""
 
-    def begin(self, clip_id: str) -> None: ...
+    def begin(self, item: str) -> None: ...
 
-    def beat(self, frames: int) -> None: ...
+    def on_progress(self, frames: int) -> None: ...
 
     def end(self, reason: str | None) -> None: ...
 
 
 @dataclass(frozen=True)
-class Job:
+class PrepContext:
     """What every shard of a run shares: what is read, where it goes, how, and the loaded face models."""
 
     layout: str
@@ -47,8 +47,8 @@ class Job:
     backend: FaceBackend
 
     @staticmethod
-    def load(layout: str, raw: Path, root: Path, config: PrepConfig) -> Job:
-        return Job(layout, raw, StorePaths(root), config, make_backend(config.tracker))
+    def load(layout: str, raw: Path, root: Path, config: PrepConfig) -> PrepContext:
+        return PrepContext(layout, raw, StorePaths(root), config, make_backend(config.tracker))
 
 
 class _HalfDoneError(Exception):
@@ -61,7 +61,10 @@ class _HalfDoneError(Exception):
 
 
 def prepare_shard(
-    plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, ClipError] | None = None
+    context: PrepContext,
+    plan: ShardPlan,
+    reporter: ShardReporter,
+    refused: Mapping[str, ClipError] | None = None,
 ) -> ShardResult:
     """Make the files of one shard. `refused` names clips to reject unread, with the reason.
 
@@ -70,34 +73,36 @@ def prepare_shard(
     refused = dict(refused or {})
     while True:
         try:
-            return _write_shard(plan, job, watch, refused)
+            return _write_shard(context, plan, reporter, refused)
         except _HalfDoneError as half:
             refused[half.clip_id] = half.error
 
 
-def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, ClipError]) -> ShardResult:
-    root = job.paths.root
+def _write_shard(
+    context: PrepContext, plan: ShardPlan, reporter: ShardReporter, refused: Mapping[str, ClipError]
+) -> ShardResult:
+    root = context.paths.root
     rejects: list[Reject] = []
     frames = 0
     with ExitStack() as stack:
-        clips = stack.enter_context(ShardWriter(job.paths.clips(plan.name), CLIP_SCHEMA))
+        clips = stack.enter_context(ShardWriter(context.paths.clips(plan.name), CLIP_SCHEMA))
         features = {
             name: stack.enter_context(
                 ShardWriter(
-                    job.paths.features(name, plan.name),
+                    context.paths.features(name, plan.name),
                     feature_schema(name, SPECS[name].width, SPECS[name].rate_hz),
                 )
             )
-            for name in job.config.features
+            for name in context.config.features
         }
         for clip in plan.clips:
-            watch.begin(clip.id)
+            reporter.begin(clip.id)
             rows = 0
             reason = None
             try:
                 if clip.id in refused:
                     raise refused[clip.id]
-                for row in _guarded(clip, job, watch):
+                for row in _rows(clip, context, reporter):
                     clips.add(row.columns)
                     values = {f.extractor_id: f for f in row.features}
                     clip_id, num_frames = row.columns["clip_id"], row.columns["num_frames"]
@@ -110,7 +115,7 @@ def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, 
                     raise _HalfDoneError(clip.id, error) from error
                 rejects.append(error.reject(clip))
                 reason = f"{error.stage}/{error.reason}"
-            watch.end(reason)
+            reporter.end(reason)
         return ShardResult(
             name=plan.name,
             split=plan.split,
@@ -123,14 +128,15 @@ def _write_shard(plan: ShardPlan, job: Job, watch: Watch, refused: Mapping[str, 
         )
 
 
-def _guarded(clip: Clip, job: Job, watch: Watch) -> Prepared:
+def _rows(clip: Clip, context: PrepContext, reporter: ShardReporter) -> Iterator[Row]:
     """The rows of a clip; an error nobody declared becomes a reject that names it.
 
     This is the one place where any exception is caught: a mistake of ours must cost one clip of a million,
     and must be seen. Running out of disk or memory is not a property of the clip and goes through.
     """
     try:
-        yield from prepare_clip(with_text(job.layout, job.raw, clip), job.config, job.backend, watch.beat)
+        clip = with_text(context.layout, context.raw, clip)
+        yield from prepare_clip(clip, context.config, context.backend, reporter.on_progress)
     except (ClipError, OSError, MemoryError):
         raise
     except Exception as error:

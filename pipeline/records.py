@@ -226,6 +226,7 @@ _ADVICE = {
     # the run
     "internal-error": "A mistake in this program: please report it with the detail shown here.",
     "worker-crashed": "The worker died here twice. Play the clip; leave it out, or report it.",
+    "node-lost": "Its machine went away four times. Run the same command again; it tries these again.",
     "out-of-memory": "The machine ran short of memory. Try fewer --workers; the same command tries again.",
     "worker-stuck": "The worker stood still at this clip. Run the same command again; it tries these again.",
 }

@@ -42,7 +42,7 @@ def unfinished_shards(root: Path, extractor: Extractor) -> list[str]:
 
 
 def extract_shard(
-    root: Path, shard: str, extractor: Extractor, beat: Callable[[int], None] = lambda frames: None
+    root: Path, shard: str, extractor: Extractor, on_progress: Callable[[int], None] = lambda frames: None
 ) -> FileEntry:
     """Write one shard of features beside its clip shard, row for row in the same order."""
     dataset = open_dataset(root)
@@ -53,7 +53,7 @@ def extract_shard(
             group = clips[first : first + CLIPS_AT_ONCE]
             for clip, features in zip(group, _extract(group, extractor), strict=True):
                 writer.add(feature_record(clip.clip_id, clip.num_frames, features))
-            beat(sum(clip.num_frames for clip in group))
+            on_progress(sum(clip.num_frames for clip in group))
         entry = writer.finish(root)
     clips_entry = next(s["clips"] for s in dataset.manifest["shards"] if s["name"] == shard)
     record_features(dataset.paths, extractor.id, shard, clips_entry["sha256"], entry)

@@ -32,7 +32,7 @@ from syncdiff.pipeline.plan import RunIdentity, plan_shards
 from syncdiff.pipeline.prep_config import load_config
 from syncdiff.pipeline.ray_pool import connect
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.run_ray import Work, prepare_shards
+from syncdiff.pipeline.run_ray import prepare_shards
 from syncdiff.pipeline.store.manifest import versions
 from syncdiff.pipeline.store.prep_run import PrepRun
 
@@ -65,7 +65,7 @@ def memory_watch() -> Iterator[list[int]]:
         while not stop.wait(0.2):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if process.name().startswith("ray::shard"):
+                    if process.name().startswith("ray::Worker"):
                         peak[0] = max(peak[0], process.memory_info().rss)
                 except psutil.Error:
                     continue
@@ -93,14 +93,22 @@ def processor_s() -> float:
 
 
 def prepare(listing: Listing, out: Path, config_file: Path | None) -> tuple[int, float, float]:
-    """Frames prepared, wall seconds, processor seconds."""
+    """Frames prepared, wall seconds, processor seconds; the start of the workers included."""
     config = load_config("folder", config_file)
     plans = plan_shards(listing.clips)
     run = PrepRun(out, RunIdentity.of("folder", config.to_dict(), versions(), listing.clips, 0), plans)
     with run.started():
         wall, spent = time.perf_counter(), processor_s()
-        prepare_shards(run, plans, Work("folder", listing.root, out.resolve(), config))
-        wall, spent = time.perf_counter() - wall, processor_s() - spent
+        clock = [(wall, spent)]  # the last is taken at the last sign of progress, while the workers are alive
+        prepare_shards(
+            run,
+            plans,
+            "folder",
+            listing.root,
+            config,
+            lambda _: clock.append((time.perf_counter(), processor_s())),
+        )
+        wall, spent = clock[-1][0] - wall, clock[-1][1] - spent
         manifest = run.finish(listing.rejects)
     return sum(c["frames"] for c in manifest["counts"]["splits"].values()), wall, spent
 

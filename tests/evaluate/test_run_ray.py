@@ -13,15 +13,22 @@ import numpy as np
 import pytest
 import ray
 
-from syncdiff.evaluate.aggregate import assemble, index_outcomes, pool_jobs, pooled_mean, pooled_records
+from syncdiff.evaluate.aggregate import (
+    PoolJob,
+    assemble,
+    index_outcomes,
+    pool_jobs,
+    pooled_mean,
+    pooled_records,
+)
 from syncdiff.evaluate.metrics.registry import Chosen, choose_metrics
 from syncdiff.evaluate.pairing.match import Matched
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import Case, Failure, Unmatched
-from syncdiff.evaluate.run_ray import FILES, pool_sets, score_cases
+from syncdiff.evaluate.run_ray import POOLING, do_unit, pool_sets, score_cases, score_task, scoring_pool
 from syncdiff.evaluate.score_clip import LOAD, CaseResult, Outcome, StorageError, Task, Work
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.ray_pool import RunError, connect
+from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunError, connect
 from syncdiff.pipeline.records import ClipError
 
 WORK = Work(Protocol(), (), Path("/nowhere"))
@@ -49,14 +56,14 @@ def outcome(
     return Outcome(metric, {"region": "frame"}, {metric: value}, (), Path(f"{method}-{clip}.npz"))
 
 
-def make_score(act: Callable[[str, str], None]) -> Callable[..., CaseResult]:
-    """A task that does `act(clip, metric)` at every metric that is not refused."""
+def make_load(act: Callable[[str, str], None]) -> Callable[[Work], DoUnit]:
+    """Workers that do `act(clip, metric)` at every metric that is not refused."""
 
-    def score(task: Task, work: Work, watch: Any, refused: Mapping[str, ClipError]) -> CaseResult:
+    def score(task: Task, reporter: Reporter, refused: Mapping[str, ClipError]) -> CaseResult:
         outcomes = []
-        watch.begin("files")
+        reporter.begin("files")
         for name in task.metrics:
-            watch.begin(name)
+            reporter.begin(name)
             time.sleep(0.2)  # lets the message out before the process may end
             failures: tuple[Failure, ...] = ()
             if name in refused or "files" in refused:
@@ -65,10 +72,10 @@ def make_score(act: Callable[[str, str], None]) -> Callable[..., CaseResult]:
             else:
                 act(task.case.clip, name)
             outcomes.append(Outcome(name, {}, {} if failures else {name: 1.0}, failures))
-        watch.end(None)
+        reporter.end(None)
         return CaseResult(task.case, None, tuple(outcomes), 0)
 
-    return score
+    return lambda work: score
 
 
 def failed(results: list[CaseResult]) -> dict[str, list[tuple[str, str]]]:
@@ -80,7 +87,8 @@ def failed(results: list[CaseResult]) -> dict[str, list[tuple[str, str]]]:
 
 def run(act: Callable[[str, str], None], **options: Any) -> list[CaseResult]:
     tasks = [Task(case(clip), METRICS) for clip in ("bad", "good")]
-    return score_cases(WORK, tasks, score=make_score(act), **options)
+    with scoring_pool(WORK, load=make_load(act), **options) as pool:
+        return score_cases(pool, tasks)
 
 
 @pytest.mark.usefixtures("local_ray")
@@ -97,7 +105,7 @@ class TestWorkers:
             if (clip, metric) == ("bad", "ssim"):
                 time.sleep(3600)
 
-        assert failed(run(sleep, still_s=1.5)) == {"bad": [("ssim", "worker-stuck")], "good": []}
+        assert failed(run(sleep, stall_timeout_s=1.5)) == {"bad": [("ssim", "worker-stuck")], "good": []}
 
     def test_a_cache_that_cannot_be_written_ends_the_run_with_a_sentence(self) -> None:
         def full(clip: str, metric: str) -> None:
@@ -115,7 +123,7 @@ class TestWorkers:
         assert [metric for metric, _ in reasons["bad"]] == list(METRICS) and not reasons["good"]
 
     def test_a_set_that_cannot_be_pooled_says_why(self) -> None:
-        def pool(job: Any, work: Work) -> dict[str, float]:
+        def pool(job: Any, reporter: Reporter, refused: Mapping[str, ClipError]) -> dict[str, float]:
             if job.method == "ours":
                 raise ClipError("fid", "too-few-frames", "1 frame")
             return {"fid": 2.0}
@@ -124,7 +132,8 @@ class TestWorkers:
             CaseResult(case("a", m), None, (outcome("fid", 1.0, method=m),), 0) for m in ("ours", "theirs")
         )
         jobs = pool_jobs(index, Chosen(("fid",), (), ()), ("ours", "theirs"))
-        ours, theirs = (pool_sets(WORK, [job], pool=pool) for job in jobs)
+        with scoring_pool(WORK, load=lambda work: pool) as workers:
+            ours, theirs = (pool_sets(workers, [job]) for job in jobs)
         assert {one.scope for one in ours} == {"shared", "own"} and "too-few-frames" in ours[0].problem
         assert theirs[0].values == {"fid": 2.0}
 
@@ -225,14 +234,27 @@ def test_metrics_are_chosen_by_protocol_references_and_weights(
         choose_metrics(protocol, ["pnsr"])
 
 
-def test_crashes_before_any_clip_end_the_run() -> None:
-    from syncdiff.evaluate.run_ray import _Troubles
+class SilentReporter:
+    """Takes reports without passing them on."""
 
-    troubles = _Troubles()
-    with pytest.raises(RunError, match="die before they begin"):
-        for _ in range(20):
-            troubles.blame(0, None, RuntimeError("x"))
-    for metric in ("a", "b", "c"):
-        for _ in range(2):
-            troubles.blame(1, metric, RuntimeError("x"))
-    assert FILES in troubles.refused(1)
+    def begin(self, item: str) -> None: ...
+
+    def on_progress(self, frames: int) -> None: ...
+
+    def end(self, reason: str | None) -> None: ...
+
+
+@pytest.mark.parametrize("refused", [("files",), ("a", "b", "c")])
+def test_a_clip_at_which_too_many_metrics_lose_their_worker_is_given_up(refused: tuple[str, ...]) -> None:
+    reasons = {name: ClipError("run", "worker-crashed", "died", transient=True) for name in refused}
+    scorer: Any = None  # not asked
+    result = score_task(scorer, Task(case("a"), METRICS), SilentReporter(), reasons)  # type: ignore[arg-type]
+    assert failed([result]) == {"a": [(name, "worker-crashed") for name in METRICS]}
+
+
+def test_a_set_at_which_the_worker_died_twice_is_not_pooled() -> None:
+    job = PoolJob("ours", "fid", ("own",), ("a",), ())
+    died = {POOLING: ClipError("run", "worker-crashed", "died", transient=True)}
+    scorer: Any = None  # not asked
+    with pytest.raises(ClipError, match="worker-crashed"):
+        do_unit(scorer, job, SilentReporter(), died)  # type: ignore[arg-type]

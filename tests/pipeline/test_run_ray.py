@@ -6,24 +6,21 @@ import errno
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
-from ray.exceptions import OutOfMemoryError, WorkerCrashedError
 
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.prep_config import PrepConfig
-from syncdiff.pipeline.ray_pool import Progress, RemoteWatch, RunError, connect
+from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunError, RunProgress, connect
 from syncdiff.pipeline.records import Clip, ClipError
-from syncdiff.pipeline.run_ray import Work, _blame, prepare_shards
+from syncdiff.pipeline.run_ray import prepare_shards
 from syncdiff.pipeline.store.manifest import ShardResult
 from syncdiff.pipeline.store.paths import StorePaths
 from syncdiff.pipeline.store.prep_run import PrepRun
@@ -38,38 +35,52 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
-def make_task(act: Callable[[Clip], None]) -> Callable[..., ShardResult]:
-    """A shard task that writes an empty shard and does `act` at every clip."""
+def make_load(act: Callable[[Clip], None]) -> Callable[[str, Path, Path, PrepConfig], DoUnit]:
+    """Workers that write empty shards and do `act` at every clip."""
 
-    def task(plan: ShardPlan, work: Work, monitor: Any, refused: Mapping[str, ClipError]) -> ShardResult:
-        watch = RemoteWatch(monitor, plan.name)
-        rejects = []
-        for clip in plan.clips:
-            watch.begin(clip.id)
-            time.sleep(0.3)  # lets the message out before the process may end
-            if clip.id in refused:
-                rejects.append(refused[clip.id].reject(clip))
-            else:
-                act(clip)
-            watch.end(None)
-        with ShardWriter(StorePaths(work.root).clips(plan.name), CLIP_SCHEMA) as writer:
-            entry = writer.finish(work.root)
-        prepared = len(plan.clips) - len(rejects)
-        return ShardResult(plan.name, plan.split, len(plan.clips), prepared, 0, entry, {}, tuple(rejects))
+    def load(layout: str, raw: Path, root: Path, config: PrepConfig) -> DoUnit:
+        def write(plan: ShardPlan, reporter: Reporter, refused: Mapping[str, ClipError]) -> ShardResult:
+            rejects = []
+            for clip in plan.clips:
+                reporter.begin(clip.id)
+                time.sleep(0.3)  # lets the message out before the process may end
+                if clip.id in refused:
+                    rejects.append(refused[clip.id].reject(clip))
+                else:
+                    act(clip)
+                reporter.end(None)
+            with ShardWriter(StorePaths(root).clips(plan.name), CLIP_SCHEMA) as writer:
+                entry = writer.finish(root)
+            prepared = len(plan.clips) - len(rejects)
+            return ShardResult(plan.name, plan.split, len(plan.clips), prepared, 0, entry, {}, tuple(rejects))
 
-    return task
+        return write
+
+    return load
 
 
-def run_with(tmp_path: Path, act: Callable[[Clip], None], still_s: float = 60.0) -> dict[str, Any]:
+def run_with(tmp_path: Path, act: Callable[[Clip], None], stall_timeout_s: float = 60.0) -> dict[str, Any]:
     clips = tuple(Clip(f"folder/train/{n}", tmp_path / n, n, "train") for n in ("bad", "good", "ugly"))
     plans = plan_shards(clips, 2)
     run = PrepRun(tmp_path / "out", RunIdentity.of("folder", {}, {}, clips, 0), plans)
-    seen: list[Progress] = []
+    seen: list[int] = []
+
+    def show(progress: RunProgress) -> None:
+        seen.append(progress.clips)
+
     with run.started():
-        work = Work("folder", tmp_path, run.paths.root, PrepConfig())
-        prepare_shards(run, plans, work, seen.append, task=make_task(act), still_s=still_s)
+        prepare_shards(
+            run,
+            plans,
+            "folder",
+            tmp_path,
+            PrepConfig(),
+            show,
+            load=make_load(act),
+            stall_timeout_s=stall_timeout_s,
+        )
         manifest = run.finish([])
-    assert seen[-1].clips == 3
+    assert seen[-1] == 3
     return manifest
 
 
@@ -94,38 +105,13 @@ def test_a_clip_that_kills_its_worker_is_rejected_and_the_others_are_kept(tmp_pa
 
 
 def test_a_clip_at_which_the_worker_stands_still_is_rejected(tmp_path: Path) -> None:
-    manifest = run_with(tmp_path, sleep_at_bad, still_s=1.5)
+    manifest = run_with(tmp_path, sleep_at_bad, stall_timeout_s=1.5)
     assert manifest["counts"]["reject_reasons"] == {"run/worker-stuck": 1}
 
 
 def test_a_full_disk_ends_the_run_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No space left on device; make room"):
         run_with(tmp_path, fill_disk)
-
-
-def test_want_of_memory_is_the_clips_fault_only_in_the_end() -> None:
-    crashes: Counter[str] = Counter()
-    refused: dict[str, ClipError] = {}
-    for _ in range(3):
-        _blame("a", OutOfMemoryError("no memory"), crashes, refused)
-    assert not refused
-    _blame("a", OutOfMemoryError("no memory"), crashes, refused)
-    assert refused["a"].reason == "out-of-memory" and refused["a"].transient
-
-
-def test_workers_that_never_begin_end_the_run() -> None:
-    crashes: Counter[str] = Counter()
-    _blame(None, WorkerCrashedError(), crashes, {})
-    with pytest.raises(RunError, match="before it began a clip"):
-        _blame(None, WorkerCrashedError(), crashes, {})
-
-
-def test_an_absent_cluster_is_said_to_be_absent() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with pytest.raises(RunError, match=f"no Ray cluster answers at ray://127.0.0.1:{port}"):
-        connect(None, f"ray://127.0.0.1:{port}")
 
 
 def tree(root: Path) -> dict[str, str]:
