@@ -34,6 +34,30 @@ OnProgress: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True)
+class Sound:
+    """The clip's sound, exactly T*640 samples, and how many zeros were appended for that."""
+
+    pcm: I16
+    padded_samples: int
+
+    def of(self, track: Track) -> I16:
+        """The sound of a track's frames, int16 [T*640]."""
+        start = track.start_frame * SAMPLES_PER_FRAME
+        return self.pcm[start : start + len(track) * SAMPLES_PER_FRAME]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What all rows of a clip share. damage: what was wrong with the file and could be lived with."""
+
+    clip: Clip
+    info: MediaInfo
+    damage: str | None
+    sha256: str
+    sound: Sound | None
+
+
+@dataclass(frozen=True)
 class Part:
     """A stretch of one face that becomes one row. `face` counts the faces of a shot, best first."""
 
@@ -67,18 +91,18 @@ def prepare_clip(
     """
     info = probe(clip.path)
     video = open_video(clip.path, info=info)
-    found = track_faces(_watched(video.chunks(), lambda _: on_progress(0)), backend, config.track)
-    origin = Origin(clip, info, video.damage, _hash(clip), _read_sound(clip, info, found.num_frames))
-    parts = choose_parts(found, origin.sound, info, config)
-    for cutting in cut_parts(video, parts, config, on_progress):
-        yield finish_row(origin, cutting, config)
-
-
-def _hash(clip: Clip) -> str:
+    # Looking for faces counts as a sign of life only: a frame is finished when it has been cut.
+    tracked = track_faces(_watched(video.chunks(), lambda _: on_progress(0)), backend, config.track)
     try:
-        return sha256_file(clip.path)
+        sha256 = sha256_file(clip.path)
     except OSError as error:  # it opened a moment ago: a lost share or a failing disk
         raise ClipError("media", "read-error", f"reading the file failed: {error}", transient=True) from error
+    pcm = read_audio(clip.path, info=info)
+    sound = None if pcm is None else Sound(*fit_audio(pcm, tracked.num_frames))
+    parts = choose_parts(tracked, sound, info, config)
+    origin = Origin(clip, info, video.damage, sha256, sound)
+    for cutting in cut_parts(video, parts, config, on_progress):
+        yield finish_row(origin, cutting, config)
 
 
 def _watched(chunks: Iterator[U8], on_progress: OnProgress) -> Iterator[U8]:
@@ -87,30 +111,21 @@ def _watched(chunks: Iterator[U8], on_progress: OnProgress) -> Iterator[U8]:
         on_progress(len(chunk))
 
 
-@dataclass(frozen=True)
-class Sound:
-    """The clip's sound, exactly T*640 samples, and how many zeros were appended for that."""
-
-    pcm: I16
-    padded_samples: int
-
-
-def _read_sound(clip: Clip, info: MediaInfo, num_frames: int) -> Sound | None:
-    pcm = read_audio(clip.path, info=info)
-    return None if pcm is None else Sound(*fit_audio(pcm, num_frames))
-
-
-def choose_parts(found: TrackResult, sound: Sound | None, info: MediaInfo, config: PrepConfig) -> list[Part]:
+def choose_parts(
+    tracked: TrackResult, sound: Sound | None, info: MediaInfo, config: PrepConfig
+) -> list[Part]:
     """Of the faces seen at the same time the one that speaks, or all; cut at quiet moments where too long."""
     size = (info.width_px, info.height_px)
     longest = round(config.max_clip_s * FPS)
-    level = None if sound is None else loudness(sound.pcm, found.num_frames)
+    level = None if sound is None else loudness(sound.pcm, tracked.num_frames)
+    # A silent clip has no quiet moments to prefer: with zeros it is cut as late as is allowed.
+    audible = sound or Sound(np.zeros(tracked.num_frames * SAMPLES_PER_FRAME, np.int16), 0)
     parts = []
-    for together in _simultaneous(found.tracks):
+    for together in _simultaneous(tracked.tracks):
         order = choose_speaker(together, level, size)
         for face, index in enumerate(order if config.all_faces else order[:1]):
             track = together[index]
-            cuts = quiet_cuts(_stretch(sound or _silence(found), track), len(track), longest)
+            cuts = quiet_cuts(audible.of(track), len(track), longest)
             parts += [Part(track.part(a, b), face, len(together)) for a, b in cuts]
     return sorted(parts, key=lambda part: (part.track.start_frame, part.face))
 
@@ -128,16 +143,6 @@ def _simultaneous(tracks: Sequence[Track]) -> list[list[Track]]:
     return groups
 
 
-def _silence(found: TrackResult) -> Sound:
-    return Sound(np.zeros(found.num_frames * SAMPLES_PER_FRAME, np.int16), 0)
-
-
-def _stretch(sound: Sound, track: Track) -> I16:
-    """The sound of a track's frames, int16 [T*640]."""
-    start = track.start_frame * SAMPLES_PER_FRAME
-    return sound.pcm[start : start + len(track) * SAMPLES_PER_FRAME]
-
-
 def cut_parts(
     video: Video, parts: Sequence[Part], config: PrepConfig, on_progress: OnProgress
 ) -> Iterator[Cutting]:
@@ -148,22 +153,17 @@ def cut_parts(
     for chunk in _watched(video.chunks(), on_progress):
         last = first + len(chunk)
         while waiting and waiting[0].track.start_frame < last:
-            active.append(_begin(waiting.pop(0), config))
+            part = waiting.pop(0)
+            landmarks = part.track.landmarks_px
+            faces = crop_matrices(landmarks, config.face_size_px, config.align)
+            active.append(Cutting(part, faces, mouth_matrices(landmarks)))
         for cutting in active:
             _cut(cutting, chunk, first, config)
-        done = [c for c in active if c.part.stop_frame <= last]
+        yield from (c for c in active if c.part.stop_frame <= last)
         active = [c for c in active if c.part.stop_frame > last]
-        yield from done
         first = last
         if not waiting and not active:
-            return
-
-
-def _begin(part: Part, config: PrepConfig) -> Cutting:
-    landmarks = part.track.landmarks_px
-    return Cutting(
-        part, crop_matrices(landmarks, config.face_size_px, config.align), mouth_matrices(landmarks)
-    )
+            return  # nobody is seen in the rest
 
 
 def _cut(cutting: Cutting, chunk: U8, first: int, config: PrepConfig) -> None:
@@ -179,30 +179,32 @@ def _cut(cutting: Cutting, chunk: U8, first: int, config: PrepConfig) -> None:
         cutting.mouths += [encode_grey(mouth, config.jpeg_quality) for mouth in mouths]
 
 
-@dataclass(frozen=True)
-class Origin:
-    """What all rows of a clip share."""
-
-    clip: Clip
-    info: MediaInfo
-    damage: str | None
-    sha256: str
-    sound: Sound | None
-
-
 def finish_row(origin: Origin, cutting: Cutting, config: PrepConfig) -> Row:
     """Masks, pose frames, features and quality of a part whose frames are cut."""
-    track = cutting.part.track
+    clip, info, part = origin.clip, origin.info, cutting.part
+    track, start = part.track, part.track.start_frame
     landmarks = track.landmarks_px
     opening = mouth_opening(landmarks)
     detail = np.concatenate(cutting.sharpness)
     pose = select(head_pose_deg(landmarks), opening, detail, config.pose, usable=track.detected)
     masks = mouth_masks(to_crop(landmarks, cutting.face_matrices), config.face_size_px, config.mask)
-    pcm = None if origin.sound is None else _stretch(origin.sound, track)
+    pcm = None if origin.sound is None else origin.sound.of(track)
     lag, correlation = (None, None) if pcm is None else av_correlation(opening, loudness(pcm, len(track)))
     columns = {
-        **_identity_columns(origin, cutting.part),
-        **_speech_columns(origin, cutting.part, pcm),
+        # `#` tells the faces of a shot apart, `@` the parts of a clip by their first frame
+        "clip_id": clip.id + (f"#{part.face}" if part.face else "") + (f"@{start}" if start else ""),
+        "start_frame": start,
+        "split": clip.split,
+        "speaker_id": clip.speaker_id,
+        "source": clip.source,
+        "source_sha256": origin.sha256,
+        "source_fps": info.source_fps,
+        "source_width_px": info.width_px,
+        "source_height_px": info.height_px,
+        "source_damage": origin.damage,
+        "fps": float(FPS),
+        "num_frames": len(track),
+        **_speech_columns(origin, part, pcm),
         "face_size_px": config.face_size_px,
         "frames": cutting.frames,
         "mouth_masks": [encode_mask(mask) for mask in masks],
@@ -219,52 +221,33 @@ def finish_row(origin: Origin, cutting: Cutting, config: PrepConfig) -> Row:
         "interocular_px": float(np.median(interocular_px(landmarks))),
         "sharpness": float(np.median(detail)),
         "coverage": float(track.detected.mean()),
-        "num_faces": cutting.part.num_faces,
+        "num_faces": part.num_faces,
         "av_lag_frames": lag,
         "av_correlation": correlation,
     }
     return Row(columns, extract_features(pcm, len(track), config.features))
 
 
-def _identity_columns(origin: Origin, part: Part) -> dict[str, Any]:
-    clip, info, start = origin.clip, origin.info, part.track.start_frame
-    return {
-        "clip_id": clip.id + (f"#{part.face}" if part.face else "") + (f"@{start}" if start else ""),
-        "start_frame": start,
-        "split": clip.split,
-        "speaker_id": clip.speaker_id,
-        "source": clip.source,
-        "source_sha256": origin.sha256,
-        "source_fps": info.source_fps,
-        "source_width_px": info.width_px,
-        "source_height_px": info.height_px,
-        "source_damage": origin.damage,
-        "fps": float(FPS),
-        "num_frames": len(part.track),
-    }
-
-
 def _speech_columns(origin: Origin, part: Part, pcm: I16 | None) -> dict[str, Any]:
     """Sound and words of a part. Words count from its start; one across its edge belongs to neither side."""
-    start, stop = part.track.start_frame / FPS, part.stop_frame / FPS
-    known = origin.clip.words
-    words = None if known is None else [w for w in known if w.start_s >= start and w.end_s <= stop]
-    whole = words is not None and known is not None and len(words) == len(known)
-    only = origin.sound is None or part.stop_frame * SAMPLES_PER_FRAME >= len(origin.sound.pcm)
-    if whole or (start == 0 and only):
+    first, stop = part.track.start_frame * SAMPLES_PER_FRAME, part.stop_frame * SAMPLES_PER_FRAME
+    start_s, stop_s = part.track.start_frame / FPS, part.stop_frame / FPS
+    sound, spoken = origin.sound, origin.clip.words
+    within = None if spoken is None else [w for w in spoken if w.start_s >= start_s and w.end_s <= stop_s]
+    # The clip's own transcript, with its punctuation, where the part has all of it.
+    whole_clip = first == 0 and (sound is None or stop >= len(sound.pcm))
+    if whole_clip or (within is not None and spoken is not None and len(within) == len(spoken)):
         transcript = origin.clip.transcript
     else:
-        transcript = None if words is None else " ".join(w.word for w in words)
-    shifted = None if words is None else [Word(w.word, w.start_s - start, w.end_s - start) for w in words]
+        transcript = None if within is None else " ".join(w.word for w in within)
+    words = None if within is None else [Word(w.word, w.start_s - start_s, w.end_s - start_s) for w in within]
     padding = None
-    if origin.sound is not None:
-        sounding = len(origin.sound.pcm) - max(0, origin.sound.padded_samples)
-        padding = min(
-            max(0, part.stop_frame * SAMPLES_PER_FRAME - sounding), len(part.track) * SAMPLES_PER_FRAME
-        )
+    if sound is not None:  # zeros were appended at the clip's end; this part has those that lie in it
+        sounding = len(sound.pcm) - max(0, sound.padded_samples)
+        padding = min(max(0, stop - sounding), stop - first)
     return {
         "transcript": transcript,
-        "words": None if shifted is None else [asdict(word) for word in shifted],
+        "words": None if words is None else [asdict(word) for word in words],
         "audio_flac": None if pcm is None else encode_flac(pcm),
         "audio_padded_samples": padding,
     }
