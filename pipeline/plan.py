@@ -1,8 +1,7 @@
-"""What a run is to make, what an earlier run has made already, and the manifest that says it is all there.
+"""What a run is to make: its shards, and the identity that decides their bytes.
 
 The plan depends only on the inputs and the configuration, never on the number of workers, so any machine
-makes the same shards. A finished shard has a completion record in `.work/done/`, and so has every shard of
-features that was added later; the manifest, written last, is gathered from these records alone.
+makes the same shards. What earlier runs have made already is known to `store.prep_run`.
 """
 
 from __future__ import annotations
