@@ -87,18 +87,12 @@ def head_pose_deg(landmarks_px: F32, *, smooth_frames: float = 1.0) -> F32:
     camera = np.diag([CAMERA_DISTANCE_CM, CAMERA_DISTANCE_CM, 1.0])
     angles = np.empty((len(points), 3), np.float32)
     for t, seen in enumerate(points):
-        angles[t] = _angles_deg(_rotation(model, seen, camera))
+        pixels = np.ascontiguousarray(seen)
+        solved, turn, _ = cv2.solvePnP(model, pixels, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        if not solved:
+            raise ClipError("pose", "degenerate-landmarks", "no head pose fits the landmarks")
+        angles[t] = _angles_deg(np.asarray(cv2.Rodrigues(turn)[0]))
     return angles
-
-
-def _rotation(
-    model: NDArray[np.float64], seen: NDArray[np.float64], camera: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Rotation matrix of the head from its points in the picture."""
-    found, turn, _ = cv2.solvePnP(model, np.ascontiguousarray(seen), camera, None, flags=cv2.SOLVEPNP_SQPNP)
-    if not found:
-        raise ClipError("pose", "degenerate-landmarks", "no head pose fits the landmarks")
-    return np.asarray(cv2.Rodrigues(turn)[0])
 
 
 def _angles_deg(rotation: NDArray[np.float64]) -> tuple[float, float, float]:

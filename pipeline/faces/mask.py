@@ -7,7 +7,6 @@ constants of the clip.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import cv2
@@ -53,25 +52,17 @@ def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | 
     crop, and so do, for `landmarks` and `mouth-box`, the jaw points 3-13; `lower-half` takes in all below the
     mouth. Raises ClipError `degenerate-landmarks` where landmarks are not finite.
     """
-    return np.stack(list(iter_mouth_masks(landmarks_crop_px, face_size_px, config)))
-
-
-def iter_mouth_masks(
-    landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | None = None
-) -> Iterator[Bool]:
-    """The masks [N,N] of `mouth_masks` one after the other, for clips whose masks would fill the memory."""
     check_array("landmarks_crop_px", landmarks_crop_px, np.float32, (None, 68, 2))
     config = config or MaskConfig()
     size = face_size_px
     if not np.isfinite(landmarks_crop_px).all():
         raise ClipError("mask", "degenerate-landmarks", "landmarks are not finite")
     if config.kind == "lower-half":
-        mask = _lower_half(landmarks_crop_px, size, config)
-        return (mask for _ in landmarks_crop_px)
+        return np.stack([_lower_half(landmarks_crop_px, size, config)] * len(landmarks_crop_px))
     reach = _reach(landmarks_crop_px / np.float32(size), config) * size
     if config.kind == "mouth-box":
-        return (_box(row, size) for row in reach)
-    return (_polygon(corners, size) for corners in _corners(reach))
+        return np.stack([_box(row, size) for row in reach])
+    return np.stack([_polygon(corners, size) for corners in _corners(reach)])
 
 
 def _lower_half(landmarks: F32, size: int, config: MaskConfig) -> Bool:

@@ -45,7 +45,11 @@ def rank_speakers(
     prominence.
     """
     longest = max((len(track) for track in tracks), default=1)
-    measured = [_correlation(track, loudness) for track in tracks]
+    measured: list[tuple[int | None, float | None]] = [(None, None)] * len(tracks)
+    if loudness is not None:
+        for index, track in enumerate(tracks):
+            heard = loudness[track.start_frame : track.start_frame + len(track)]
+            measured[index] = av_correlation(mouth_opening(track.landmarks_px)[: len(heard)], heard)
     best = max((r for _, r in measured if r is not None), default=0.0)
     needed = max(MIN_CORRELATION, best - SAME_CORRELATION)
     evidence = [
@@ -62,13 +66,6 @@ def choose_speaker(
 ) -> tuple[int, ...]:
     """Indices into `tracks`, the speaker first; see `rank_speakers`."""
     return tuple(one.index for one in rank_speakers(tracks, loudness, size_px))
-
-
-def _correlation(track: Track, loudness: F32 | None) -> tuple[int | None, float | None]:
-    if loudness is None:
-        return None, None
-    heard = loudness[track.start_frame : track.start_frame + len(track)]
-    return av_correlation(mouth_opening(track.landmarks_px)[: len(heard)], heard)
 
 
 def _prominence(track: Track, size_px: tuple[int, int]) -> float:

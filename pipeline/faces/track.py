@@ -42,7 +42,15 @@ def track_faces(chunks: Iterable[U8], backend: FaceBackend, config: TrackConfig 
     tracker = _follow(chunks, backend, config)
     cuts = tracker.finish()
     pieces = [piece for face in tracker.done for piece in split_at_cuts(face, cuts)]
-    tracks = [_as_track(piece, config) for piece in pieces if _is_usable(piece, config)]
+    tracks = []
+    for piece in pieces:
+        detected = np.array(piece.detected, np.bool_)
+        if len(piece) < config.min_track_frames or detected.mean() < config.min_coverage:
+            continue
+        shapes = fill_gaps(np.stack(piece.shapes).astype(np.float32), detected)
+        shapes = smooth_landmarks(shapes, config.smooth_window)
+        boxes, _ = box_of_shape(shapes)
+        tracks.append(Track(piece.start, boxes, shapes, np.array(piece.scores, np.float32), detected))
     if not tracks:
         raise _failure(tracker.frames, sum(map(len, pieces)), tracker.refused, config)
     tracks.sort(key=lambda track: (track.start_frame, float(track.boxes_px[0, 0])))
@@ -74,18 +82,6 @@ def split_at_cuts(face: TrackState, cuts: tuple[int, ...]) -> list[TrackState]:
         if len(seen):
             parts.append(face.part(low + int(seen[0]), low + int(seen[-1]) + 1))
     return parts
-
-
-def _is_usable(face: TrackState, config: TrackConfig) -> bool:
-    return len(face) >= config.min_track_frames and float(np.mean(face.detected)) >= config.min_coverage
-
-
-def _as_track(face: TrackState, config: TrackConfig) -> Track:
-    detected = np.array(face.detected, np.bool_)
-    shapes = fill_gaps(np.stack(face.shapes).astype(np.float32), detected)
-    shapes = smooth_landmarks(shapes, config.smooth_window)
-    boxes, _ = box_of_shape(shapes)
-    return Track(face.start, boxes, shapes, np.array(face.scores, np.float32), detected)
 
 
 def _failure(frames: int, followed: int, refused: Counter[str], config: TrackConfig) -> ClipError:

@@ -124,10 +124,6 @@ def blocks(frames: F64) -> list[F64]:
 
 def _preemphasis(signal: F64) -> F64:
     """x[n] - 0.97 x[n-1], the first sample as it is. Raises ValueError for a signal without a sample."""
-    _require_samples(signal)
-    return np.concatenate([signal[:1], signal[1:] - 0.97 * signal[:-1]])
-
-
-def _require_samples(signal: NDArray[np.generic]) -> None:
     if signal.ndim != 1 or len(signal) == 0:
         raise ValueError(f"expected sound [S] with at least one sample, got shape {signal.shape}")
+    return np.concatenate([signal[:1], signal[1:] - 0.97 * signal[:-1]])

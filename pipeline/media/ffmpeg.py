@@ -22,8 +22,10 @@ import imageio_ffmpeg
 
 from syncdiff.pipeline.records import ClipError
 
-STALL_S = 60.0
+STALL_S = 60.0  # generous: a slow share or one 8K picture on a busy core takes seconds
 SOURCE = "source"  # stands for the input file in an ffmpeg-python graph
+# Of a log the head holds the report and the first complaint, the tail what ended the process; a damaged file
+# can fill gigabytes in between.
 LOG_HEAD_BYTES = 256 * 1024
 LOG_TAIL_BYTES = 16 * 1024
 READ_BYTES = 1024 * 1024

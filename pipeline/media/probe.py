@@ -51,10 +51,9 @@ class MediaInfo:
     decimals, as ffmpeg prints them). duration_s: of the whole file. pixel_aspect: width over height of a
     stored pixel. lead_frames: how often the first picture is repeated because the sound starts before it.
     sound_offset_s: time of the first sound sample minus time of frame 0. pixel_format, sample_format: what
-    the decoders deliver, in
-    ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not
-    say. Of several streams of a kind, the first is meant; cover art is no video, and a sound stream without
-    sound is none.
+    the decoders deliver, in ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for
+    what the file does not say. Of several streams of a kind, the first is meant; cover art is no video, and a
+    sound stream without sound is none.
     """
 
     has_video: bool
@@ -110,27 +109,22 @@ def _check_file(path: Path) -> None:
         facts = path.stat()
         if stat.S_ISREG(facts.st_mode):  # to open a FIFO would wait for ever
             os.close(os.open(path, os.O_RDONLY))
-    except (OSError, ValueError) as error:
-        raise _cannot_open(path, error) from error
+    except ValueError as error:  # a name with a zero byte
+        raise ClipError("media", "missing-file", "there is no such file") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            if path.is_symlink():
+                raise ClipError("media", "broken-symlink", "the link points to nothing") from error
+            raise ClipError("media", "missing-file", "there is no such file") from error
+        detail = f"it cannot be opened: {error.strerror}"
+        transient = error.errno in TRANSIENT_ERRORS
+        raise ClipError("media", "unreadable-file", detail, transient=transient) from error
     if stat.S_ISDIR(facts.st_mode):
         raise ClipError("media", "directory", "this is a folder, not a video file")
     if not stat.S_ISREG(facts.st_mode):
         raise ClipError("media", "not-a-file", "this is a pipe, socket or device, not a regular file")
     if facts.st_size == 0:
         raise ClipError("media", "empty-file", "the file has no bytes")
-
-
-def _cannot_open(path: Path, error: OSError | ValueError) -> ClipError:
-    if isinstance(error, ValueError):  # a name with a zero byte
-        return ClipError("media", "missing-file", "there is no such file")
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        if path.is_symlink():
-            return ClipError("media", "broken-symlink", "the link points to nothing")
-        return ClipError("media", "missing-file", "there is no such file")
-    transient = error.errno in TRANSIENT_ERRORS
-    return ClipError(
-        "media", "unreadable-file", f"it cannot be opened: {error.strerror}", transient=transient
-    )
 
 
 def _open_failure(path: Path, status: int, log: str) -> ClipError:

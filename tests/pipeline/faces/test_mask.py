@@ -7,7 +7,7 @@ import pytest
 
 from syncdiff.pipeline.faces.align import crop_matrices, to_crop
 from syncdiff.pipeline.faces.head_pose import mouth_opening
-from syncdiff.pipeline.faces.mask import MaskConfig, iter_mouth_masks, mouth_masks
+from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
 from syncdiff.pipeline.records import ClipError
 
 CLIPS = [
@@ -173,13 +173,6 @@ def test_the_box_holds_the_polygon():
 def test_one_frame_has_a_mask():
     points, _ = talking_head(1)
     assert all(mouth_masks(points, SIZE, MaskConfig(kind)).any() for kind in KINDS)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_masks_one_by_one_are_the_same(kind):
-    points, _ = talking_head(9, nod=6.0)
-    one_by_one = list(iter_mouth_masks(points, SIZE, MaskConfig(kind)))
-    np.testing.assert_array_equal(one_by_one, mouth_masks(points, SIZE, MaskConfig(kind)))
 
 
 def test_landmarks_that_are_no_numbers_are_a_declared_failure():
