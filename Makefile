@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-long test-fairseq quality typecheck bench learn clean
+.PHONY: help install demo test test-long test-faults test-fairseq quality typecheck bench learn clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,10 +33,13 @@ demo: install  ## the whole way on a small data set: prepare, train, generate, e
 	@echo "Next:           .venv/bin/syncdiff-prep lrs2 /raw/lrs2 --dry-run, and README.md"
 
 test: install  ## the tests (under 10 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not fairseq'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not fairseq and not faults'
 
 test-long: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
+
+test-faults: install  ## kills, damage, full disks, hostile files; SYNCDIFF_FAULTS=0.1 for a tenth of it
+	$(BIN)/python -m pytest -m faults tests/faults
 
 # fairseq 0.12.2 needs an old Python, pip and setuptools; it is only asked for its answers.
 FAIRSEQ_PYTHON ?= python3.10

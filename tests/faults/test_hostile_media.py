@@ -1,0 +1,175 @@
+"""Thousands of damaged and malicious media through the whole preparation: each a row or a reject."""
+
+from __future__ import annotations
+
+import random
+import socket
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pyarrow.parquet as pq
+import pytest
+
+from syncdiff.pipeline.store.read import open_dataset
+
+from .harness import Row, executable, run
+
+FILES = 2000
+CONTAINERS = (
+    ("mp4", ("-c:v", "libx264", "-c:a", "aac")),
+    ("mov", ("-c:v", "mjpeg", "-c:a", "pcm_s16le")),
+    ("mkv", ("-c:v", "libx265", "-c:a", "libopus")),
+    ("avi", ("-c:v", "mpeg4", "-c:a", "libmp3lame")),
+    ("mpg", ("-c:v", "mpeg1video", "-c:a", "mp2", "-ac", "2", "-ar", "44100")),
+    ("ts", ("-c:v", "libx264", "-c:a", "aac")),
+    ("webm", ("-c:v", "libvpx", "-b:v", "200k", "-c:a", "libopus")),
+    ("flv", ("-c:v", "flv1", "-c:a", "libmp3lame", "-ar", "44100")),
+)
+
+
+def mutate(data: bytes, dice: random.Random) -> bytes:
+    """Flipped bytes (mostly in the head, where the structure is), a cut, a doubled or a swapped stretch."""
+    changed = bytearray(data)
+    kind = dice.choice(("head", "anywhere", "cut", "double", "zero", "swap"))
+    if kind in ("head", "anywhere"):
+        reach = min(len(changed), 2048) if kind == "head" else len(changed)
+        for _ in range(dice.choice((1, 4, 16, 64))):
+            changed[dice.randrange(reach)] = dice.randrange(256)
+        return bytes(changed)
+    start = dice.randrange(len(changed))
+    end = min(len(changed), start + dice.randrange(1, 4096))
+    if kind == "cut":
+        return bytes(changed[:start])
+    if kind == "double":
+        return bytes(changed[:end] + changed[start:])
+    if kind == "zero":
+        changed[start:end] = bytes(end - start)
+        return bytes(changed)
+    return bytes(changed[end:] + changed[:end])
+
+
+@pytest.fixture(scope="module")
+def originals(
+    sample_raw: Path, media: ModuleType, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
+    """Half a second of a speaking face in each container, by suffix."""
+    folder = tmp_path_factory.mktemp("originals")
+    clip = sorted((sample_raw / "mvlrs_v1" / "main" / "astronaut").glob("*.mp4"))[0]
+    written = {}
+    for suffix, codecs in CONTAINERS:
+        path = folder / f"clip.{suffix}"
+        media.ffmpeg("-i", clip, "-t", "0.6", *codecs, path)
+        written[suffix] = path.read_bytes()
+    return written
+
+
+def test_mutated_media(
+    row: Callable[[str, int], Row],
+    times: Callable[[int], int],
+    originals: dict[str, bytes],
+    settings: Path,
+    tmp_path: Path,
+) -> None:
+    dice, raw, out = random.Random(8), tmp_path / "raw", tmp_path / "store"
+    raw.mkdir()
+    for number in range(times(FILES)):
+        suffix = dice.choice(sorted(originals))
+        (raw / f"{number:05}.{suffix}").write_bytes(mutate(originals[suffix], dice))
+    before = {p.name: p.read_bytes() for p in raw.iterdir()}
+    code, said = run(
+        executable("syncdiff-prep"), "folder", raw, "--out", out, "--config", settings, timeout_s=3000
+    )
+    line = row("mutated media, whole preparation", 8)
+    assert code == 0, said[-2000:]
+    rejects = {r["source"]: r for r in pq.read_table(out / "rejects.parquet").to_pylist()}
+    rows = {clip.value("source") for clip in open_dataset(out)}
+    for name in before:
+        bad = rejects.get(name)
+        if (name in rows) == (bad is not None):
+            line.count(f"{name}: {'both' if bad else 'neither'} row and reject")
+        elif bad and bad["reason"] in ("internal-error", "worker-crashed", "worker-stuck", "out-of-memory"):
+            line.count(f"{name}: {bad['reason']}: {bad['detail']}")
+        else:
+            line.count()
+    assert {p.name: p.read_bytes() for p in raw.iterdir()} == before
+    assert not line.lost
+
+
+def references(target: str) -> dict[str, str]:
+    """Files that ask a reader to open something else, by name."""
+    return {
+        "hls.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n",
+        "hls.m3u8": f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{target}\n#EXT-X-ENDLIST\n",
+        "dash.mp4": f'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period>'
+        f"<AdaptationSet><Representation><BaseURL>{target}</BaseURL></Representation></AdaptationSet>"
+        "</Period></MPD>",
+        "concat.mp4": f"ffconcat version 1.0\nfile '{target}'\n",
+        "concat.mkv": f"ffconcat version 1.0\nfile '{target}'\n",
+        "session.avi": f"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nu={target}\nc=IN IP4 127.0.0.1\n"
+        "t=0 0\nm=video 5004 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+        "asx.mp4": f'<asx version="3.0"><entry><ref href="{target}"/></entry></asx>',
+        "xspf.mp4": f"<playlist><trackList><track><location>{target}</location>"
+        "</track></trackList></playlist>",
+        "pls.mp4": f"[playlist]\nFile1={target}\nNumberOfEntries=1\nVersion=2\n",
+        "link.mov": f"RTSPtext\n{target}\n",
+    }
+
+
+def test_references_open_nothing(
+    row: Callable[[str, int], Row], sample_raw: Path, settings: Path, tmp_path: Path
+) -> None:
+    """No connection is opened, and the private clip that the references name never becomes a row."""
+    secret = tmp_path / "private" / "secret.mp4"
+    secret.parent.mkdir()
+    secret.write_bytes(sorted((sample_raw / "mvlrs_v1").rglob("*.mp4"))[0].read_bytes())
+    connections = []
+    server = socket.create_server(("127.0.0.1", 0))
+    server.settimeout(1.0)
+    stop = threading.Event()
+
+    def listen() -> None:
+        while not stop.is_set():
+            try:
+                connection, _ = server.accept()
+            except TimeoutError:
+                continue
+            connections.append(connection.recv(4096))
+            connection.close()
+
+    thread = threading.Thread(target=listen)
+    thread.start()
+    port = server.getsockname()[1]
+    raw, out = tmp_path / "raw", tmp_path / "store"
+    targets = {
+        "web": f"http://127.0.0.1:{port}/x.mp4",
+        "tcp": f"tcp://127.0.0.1:{port}",
+        "file": f"file://{secret}",
+        "path": str(secret),
+        "up": "../private/secret.mp4",
+        "subfile": f"subfile,,start,0,end,99999999,,:{secret}",
+        "crypto": f"crypto:{secret}",
+        "cache": f"cache:{secret}",
+        "concat": f"concat:{secret}|{secret}",
+        "data": "data:text/plain;base64,AAAA",
+    }
+    for kind, target in targets.items():
+        (raw / kind).mkdir(parents=True)
+        for name, text in references(target).items():
+            (raw / kind / name).write_text(text)
+    try:
+        code, said = run(executable("syncdiff-prep"), "folder", raw, "--out", out, "--config", settings)
+    finally:
+        stop.set()
+        thread.join()
+        server.close()
+    line = row("playlists and references", 0)
+    assert code == 0, said
+    reasons = {r["source"] for r in pq.read_table(out / "rejects.parquet").to_pylist()}
+    listed = [p.relative_to(raw).as_posix() for p in raw.rglob("*") if p.is_file() and p.suffix != ".m3u8"]
+    for name in listed:
+        line.count("" if name in reasons else f"{name} was not rejected")
+    assert not connections
+    assert not list(open_dataset(out))
+    assert not line.lost

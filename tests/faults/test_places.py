@@ -1,0 +1,131 @@
+"""Where a run may listen and write: loopback only, a full or forbidden disk, two runs at once."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .harness import Command, Row, difference, executable, run, tree
+
+Argv = list[str | Path]
+
+
+def listening(pids: set[int]) -> set[str]:
+    """Addresses (hex, as /proc/net/tcp has them) at which these processes listen."""
+    inodes = set()
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").glob("*"):
+            try:
+                target = str(link.readlink())
+            except OSError:
+                continue
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    found = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for entry in Path(table).read_text().splitlines()[1:]:
+            fields = entry.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].split(":")[0])
+    return found
+
+
+LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F"}
+
+
+def test_a_local_run_listens_on_loopback_only(
+    row: Callable[[str, int], Row], prepare: Callable[[Path], Argv], tmp_path: Path
+) -> None:
+    command = Command(*prepare(tmp_path / "store"))
+    addresses: set[str] = set()
+    while command.process.poll() is None:
+        addresses |= listening({command.process.pid, *command.processes()})
+        time.sleep(0.2)
+    code, said = command.end()
+    line = row("listening sockets of a local run", 0)
+    for address in sorted(addresses):
+        line.count("" if address in LOOPBACK else f"listens at {address} (hexadecimal)")
+    assert code == 0, said
+    assert addresses
+    assert not line.lost
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize("size_kib", [64, 256, 700])
+def test_a_full_disk(
+    row: Callable[[str, int], Row],
+    prepare: Callable[[Path], Argv],
+    small_store: Path,
+    tmp_path: Path,
+    size_kib: int,
+) -> None:
+    """The run ends with a sentence; with room made, the same command gives the whole."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size_kib}k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    line = row(f"disk of {size_kib} KiB", 0)
+    try:
+        code, said = run(*prepare(disk / "store"))
+        problem = "" if code != 0 and "Traceback" not in said and "error:" in said else said[-500:]
+        grow = ["mount", "-o", "remount,size=200m", str(disk)]
+        subprocess.run(grow, check=True, capture_output=True)
+        code, said = run(*prepare(disk / "store"))
+        problem = problem or (said[-500:] if code else difference(tree(small_store), tree(disk / "store")))
+        line.count(problem)
+    finally:
+        subprocess.run(["umount", str(disk)], check=False)
+    assert not line.lost
+
+
+def test_output_removed_in_the_middle(
+    row: Callable[[str, int], Row], prepare: Callable[[Path], Argv], small_store: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "store"
+    command = Command(*prepare(out))
+    while command.process.poll() is None and not list(out.glob("clips/*.parquet")):
+        time.sleep(0.05)
+    for path in sorted(out.rglob("*"), reverse=True):
+        path.unlink(missing_ok=True) if not path.is_dir() else None
+    code, said = command.end()
+    line = row("output removed in the middle", 0)
+    assert "Traceback" not in said, said[-1500:]
+    code, said = run(*prepare(out))
+    line.count(said[-300:] if code else difference(tree(small_store), tree(out)))
+    assert not line.lost
+
+
+def test_two_runs_on_one_output(
+    row: Callable[[str, int], Row], prepare: Callable[[Path], Argv], small_store: Path, tmp_path: Path
+) -> None:
+    """The second ends at once with a sentence; the first is not harmed."""
+    out = tmp_path / "store"
+    first = Command(*prepare(out))
+    while first.process.poll() is None and not (out / ".work" / "identity.json").exists():
+        time.sleep(0.05)
+    code, said = run(*prepare(out))
+    line = row("two runs on one output", 0)
+    assert code != 0
+    assert "another run" in said
+    code, said = first.end()
+    line.count(said[-300:] if code else difference(tree(small_store), tree(out)))
+    assert not line.lost
+
+
+def test_read_only_output(row: Callable[[str, int], Row], prepare: Callable[[Path], Argv]) -> None:
+    line = row("output that cannot be written", 0)
+    for place in ("/proc/store", "/dev/null/store", "/sys/store"):
+        code, said = run(*prepare(Path(place)))
+        line.count("" if code and "Traceback" not in said and place in said else said[-300:])
+    assert not line.lost
+
+
+def test_help_is_not_disturbed_by_a_missing_home(tmp_path: Path) -> None:
+    code, said = run("env", "-u", "HOME", executable("syncdiff-prep"), "--help")
+    assert code == 0, said
