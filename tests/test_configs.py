@@ -165,7 +165,6 @@ def test_evaluations_run(
 
 
 def test_weights_are_listed_and_fetched(
-    run: Callable[[str], None],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -182,7 +181,7 @@ def test_weights_are_listed_and_fetched(
         entry = replace(weights.entry_named("syncnet"), urls=(url,), sha256=sha256_file(content))
         monkeypatch.setattr(weights, "registry", lambda: (entry,))
         for line in commands(CONFIGS[0].with_name("weights.yaml")):
-            run(line)
+            call(line)
         server.shutdown()
     output = capsys.readouterr().out
     assert "missing" in output and "verified" in output
