@@ -56,7 +56,8 @@ def call(line: str) -> None:
         app.command()(single[program])
     else:
         app = prep_app
-    typer.main.get_command(app).main(arguments, prog_name=program, standalone_mode=False)
+    code = typer.main.get_command(app).main(arguments, prog_name=program, standalone_mode=False)
+    assert not code, f"exit code {code}"
 
 
 @pytest.fixture(scope="module")
