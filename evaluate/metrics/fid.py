@@ -15,23 +15,18 @@ from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from unittest import mock
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
 from syncdiff.evaluate.metrics.regions import Region, crops
 from syncdiff.pipeline.records import F32, U8, ClipError
-
-if TYPE_CHECKING:
-    from pytorch_fid import inception
-
 
 F64 = NDArray[np.float64]
 BATCH = 8
@@ -45,7 +40,7 @@ class Fid(Metric):
     weights = ("inception",)
     per_clip = False
 
-    def __init__(self, network: inception.InceptionV3, region: Region) -> None:
+    def __init__(self, network: nn.Module, region: Region) -> None:
         self._network = network
         self._region: Region = region
 
@@ -125,23 +120,25 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 @torch.inference_mode()
-def inception_features(network: inception.InceptionV3, pictures: Iterable[U8]) -> F32:
+def inception_features(network: nn.Module, pictures: Iterable[U8]) -> F32:
     """Features [n,2048] of pictures [H,W,3] RGB of any sizes, as pytorch-fid computes them."""
     device = next(network.parameters()).device
     inputs = (_inception_input(picture, device) for picture in pictures)
     features = [np.zeros((0, FEATURES), np.float32)]
+    # TensorFloat-32 keeps 10 bits of mantissa: too coarse to agree with pytorch-fid's command.
     with torch.backends.cudnn.flags(allow_tf32=False):
         while batch := list(islice(inputs, BATCH)):
-            features.append(network(torch.cat(batch))[0].flatten(1).cpu().numpy())
+            features.append(network(torch.cat(batch)).cpu().numpy())
     return np.concatenate(features)
 
 
 def _inception_input(picture: U8, device: torch.device) -> Tensor:
+    """[1,3,299,299] float32 in -1..1."""
     pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None].float() / 255
-    return F.interpolate(pixels, (INPUT_PX, INPUT_PX), mode="bilinear", align_corners=False)
+    return 2 * F.interpolate(pixels, (INPUT_PX, INPUT_PX), mode="bilinear", align_corners=False) - 1
 
 
-def load_inception(path: Path) -> inception.InceptionV3:
+def load_inception(path: Path) -> nn.Module:
     """pytorch-fid's network with the weights of its file.
 
     Raises RuntimeError for a file of another network, pickle.UnpicklingError for one that holds more than
@@ -150,9 +147,26 @@ def load_inception(path: Path) -> inception.InceptionV3:
     return build_inception(torch.load(path, map_location="cpu", weights_only=True))
 
 
-def build_inception(weights: Mapping[str, Tensor]) -> inception.InceptionV3:
-    """pytorch-fid's network, whose constructor downloads its weights unless it is given them like this."""
-    from pytorch_fid import inception  # brings torchvision: two seconds that other metrics do without
+def build_inception(weights: Mapping[str, Tensor]) -> nn.Module:
+    """A network from pictures [n,3,299,299] in -1..1 to features [n,2048].
 
-    with mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: weights):
-        return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]]).eval()
+    It is torchvision's Inception v3 with pytorch-fid's blocks, which pool as TensorFlow's do. (pytorch-fid's
+    own constructor downloads its weights.)
+    """
+    # These bring torchvision: two seconds that other metrics do without.
+    from pytorch_fid import inception as fid_blocks
+    from torchvision.models import inception_v3
+
+    network = inception_v3(weights=None, num_classes=1008, aux_logits=False, init_weights=False)
+    network.Mixed_5b = fid_blocks.FIDInceptionA(192, pool_features=32)
+    network.Mixed_5c = fid_blocks.FIDInceptionA(256, pool_features=64)
+    network.Mixed_5d = fid_blocks.FIDInceptionA(288, pool_features=64)
+    network.Mixed_6b = fid_blocks.FIDInceptionC(768, channels_7x7=128)
+    network.Mixed_6c = fid_blocks.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6d = fid_blocks.FIDInceptionC(768, channels_7x7=160)
+    network.Mixed_6e = fid_blocks.FIDInceptionC(768, channels_7x7=192)
+    network.Mixed_7b = fid_blocks.FIDInceptionE_1(1280)
+    network.Mixed_7c = fid_blocks.FIDInceptionE_2(2048)
+    network.load_state_dict(weights)
+    network.dropout = network.fc = nn.Identity()  # the features are what the classifier would get
+    return network.eval().requires_grad_(False)  # type: ignore[no-any-return]

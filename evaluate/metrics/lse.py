@@ -115,7 +115,15 @@ def sync_distances(
     Raises ClipError("media", ...) for what cannot be read, and ClipError("lse", "too-short").
     """
     pcm = protocol_sound(sound or video, info=sound_info or (None if sound else video_info))
-    lips, frames = embed_frames(network, jpeg_frames(video, fps=fps, info=video_info))
+    return distances_between(network, jpeg_frames(video, fps=fps, info=video_info), pcm)
+
+
+def distances_between(network: SyncNet, pictures: Iterable[U8], pcm: I16) -> SyncDistances:
+    """Distances of frames [224,224,3] BGR at 25 per second and 16 kHz sound that starts with them.
+
+    Raises ClipError("lse", "too-short").
+    """
+    lips, frames = embed_frames(network, pictures)
     windows = count_windows(frames, len(pcm))
     if windows < 1:
         raise ClipError("lse", "too-short", f"{frames} frames and {len(pcm)} samples hold no window")

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import ffmpeg
@@ -53,12 +54,20 @@ def jpeg_frames(path: Path, *, fps: float | None = FPS, info: MediaInfo | None =
         stream = stream.filter("lutyuv", **planes).filter("setparams", range="pc")
     if fps is not None and info.source_fps not in (None, fps):
         stream = stream.filter("fps", fps=fps)
-    command = ffmpeg.output(stream, "-", f="mpjpeg", threads=1)
-    with FfmpegProcess(command_line(command, path, "error")) as process:
+    output = ffmpeg.output(stream, "-", f="mpjpeg", threads=1)
+    for image in decode_jpegs(output, path):
+        yield np.asarray(cv2.resize(image, (IMAGE_SIZE_PX, IMAGE_SIZE_PX)), np.uint8)
+
+
+def decode_jpegs(output: Any, source: Path) -> Iterator[U8]:
+    """The pictures [H,W,3] uint8 BGR of an ffmpeg-python graph that writes MPJPEG to standard output.
+
+    Raises ClipError("media", ...) with reason decode-error, decode-timeout.
+    """
+    with FfmpegProcess(command_line(output, source, "error")) as process:
         frames = 0
         for jpeg in _split(process):
-            image = np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
-            yield np.asarray(cv2.resize(image, (IMAGE_SIZE_PX, IMAGE_SIZE_PX)), np.uint8)
+            yield np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
             frames += 1
         process.finish()
         if frames == 0:

@@ -15,7 +15,7 @@ from syncdiff.evaluate.metrics.fid import Fid, load_inception
 from syncdiff.evaluate.metrics.lmd import LandmarkDistance
 from syncdiff.evaluate.metrics.lpips import Lpips, load_lpips
 from syncdiff.evaluate.metrics.lse import LipSync
-from syncdiff.evaluate.metrics.lse_tracks import LipSyncTracks, load_pipeline
+from syncdiff.evaluate.metrics.lse_tracks import LipSyncTracks, load_detector
 from syncdiff.evaluate.metrics.psnr_ssim import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
 from syncdiff.evaluate.metrics.sharpness import Sharpness
 from syncdiff.evaluate.metrics.syncnet import SyncNet, load_original
@@ -59,11 +59,11 @@ def lip_sync_weights(protocol: Protocol) -> tuple[str, ...]:
 
 
 def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
-    weights = tools.weights
+    network = SyncNet(load_original(tools.weights["syncnet"])).to(tools.device)
     if protocol.lse == "syncnet-tracks":
-        frames = protocol.lse_min_track_frames
-        return LipSyncTracks(load_pipeline(weights["syncnet"], weights["s3fd-syncnet"], tools.device, frames))
-    return LipSync(SyncNet(load_original(weights["syncnet"])).to(tools.device), fps=protocol.lse_fps)
+        detector = load_detector(tools.weights["s3fd-syncnet"], tools.device)
+        return LipSyncTracks(network, detector, protocol.lse_min_track_frames)
+    return LipSync(network, fps=protocol.lse_fps)
 
 
 def make_identity(tools: Tools, protocol: Protocol) -> Metric:

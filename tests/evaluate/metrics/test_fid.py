@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_fid import fid_score, inception
+from torch import nn
 
 from syncdiff.evaluate.metrics.fid import (
     FEATURES,
@@ -31,8 +32,16 @@ from ..conftest import StillPair
 
 
 @pytest.fixture(scope="module")
-def network(inception_weights: dict[str, torch.Tensor]) -> inception.InceptionV3:
+def network(inception_weights: dict[str, torch.Tensor]) -> nn.Module:
     return build_inception(inception_weights)
+
+
+@pytest.fixture(scope="module")
+def original(inception_weights: dict[str, torch.Tensor]) -> inception.InceptionV3:
+    """pytorch-fid's own network, whose constructor would download its weights."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inception, "load_state_dict_from_url", lambda *args, **kwargs: inception_weights)
+        return inception.InceptionV3([inception.InceptionV3.BLOCK_INDEX_BY_DIM[FEATURES]]).eval()
 
 
 def pictures(count: int, size: tuple[int, int], seed: int) -> list[np.ndarray]:
@@ -48,14 +57,14 @@ def save(folder: Path, frames: list[np.ndarray]) -> Path:
     return folder
 
 
-def test_features_equal_pytorch_fids(network: inception.InceptionV3, tmp_path: Path):
+def test_features_equal_pytorch_fids(network: nn.Module, original: inception.InceptionV3, tmp_path: Path):
     frames = pictures(5, (90, 70), 0)
     files = sorted(save(tmp_path / "frames", frames).iterdir())
-    theirs = fid_score.get_activations(files, network, batch_size=5, dims=FEATURES, num_workers=0)
+    theirs = fid_score.get_activations(files, original, batch_size=5, dims=FEATURES, num_workers=0)
     np.testing.assert_allclose(inception_features(network, frames), theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_pictures_of_several_sizes(network: inception.InceptionV3):
+def test_pictures_of_several_sizes(network: nn.Module):
     frames = [*pictures(2, (90, 70), 0), *pictures(2, (64, 80), 1)]
     together = inception_features(network, frames)
     np.testing.assert_allclose(together[2], inception_features(network, frames[2:3])[0], rtol=1e-4, atol=1e-5)
@@ -109,7 +118,7 @@ def test_moments_add_up(cuts: list[int]):
     np.testing.assert_allclose(covariance, np.cov(vectors, rowvar=False), atol=1e-12)
 
 
-def test_pool_joins_clips(network: inception.InceptionV3):
+def test_pool_joins_clips(network: nn.Module):
     metric = Fid(network, "frame")
     made, true = pictures(2, (40, 50), 0), pictures(2, (40, 50), 1)
     clips = [metric.measure(StillPair(a, b, frames=2).pair) for a, b in zip(made, true, strict=True)]
@@ -127,9 +136,7 @@ def test_one_frame_has_no_covariance():
 
 
 @pytest.mark.long
-def test_equals_the_command(
-    inception_weights: dict[str, torch.Tensor], network: inception.InceptionV3, tmp_path: Path
-):
+def test_equals_the_command(inception_weights: dict[str, torch.Tensor], network: nn.Module, tmp_path: Path):
     hub = tmp_path / "hub" / "checkpoints"
     hub.mkdir(parents=True)
     torch.save(inception_weights, hub / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1])
