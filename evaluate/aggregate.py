@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.registry import METRICS, Chosen, Entry
+from syncdiff.evaluate.metrics.registry import METRICS, Entry, MetricChoice
 from syncdiff.evaluate.pairing.match import Matched
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import (
@@ -51,7 +51,7 @@ def index_outcomes(results: Iterable[CaseResult]) -> Index:
     return index
 
 
-def pool_jobs(index: Index, chosen: Chosen, methods: Sequence[str]) -> list[PoolJob]:
+def pool_jobs(index: Index, chosen: MetricChoice, methods: Sequence[str]) -> list[PoolJob]:
     """What is to be pooled: for each metric and method the clips that all methods have, and its own."""
     jobs = []
     for metric in chosen.metrics:
@@ -96,7 +96,7 @@ def pooled_records(job: PoolJob, values: Mapping[str, float] | str) -> list[Pool
 def assemble(
     protocol: Protocol,
     matched: Matched,
-    chosen: Chosen,
+    chosen: MetricChoice,
     results: Sequence[CaseResult],
     pooled: Sequence[Pooled],
     *,
@@ -120,7 +120,7 @@ def assemble(
         scores=tuple(Score(c.method, c.clip, o.metric, o.values) for c, o in kept if o.values),
         failures=_once(failure for _, outcome in kept for failure in outcome.failures),
         pooled=tuple(one for one in pooled if one.metric not in unloaded),
-        forms=tuple(result.form for result in results if result.form is not None),
+        mismatches=tuple(result.mismatch for result in results if result.mismatch is not None),
         weights=_weight_uses(chosen, metrics),
         versions=versions,
         settings=settings,
@@ -159,7 +159,7 @@ def _info(name: str, entry: Entry, protocol: Protocol, results: Sequence[CaseRes
     )
 
 
-def _weight_uses(chosen: Chosen, metrics: Sequence[MetricInfo]) -> tuple[WeightUse, ...]:
+def _weight_uses(chosen: MetricChoice, metrics: Sequence[MetricInfo]) -> tuple[WeightUse, ...]:
     uses = []
     for file in chosen.weights:
         users = tuple(metric.name for metric in metrics if file.entry.name in metric.weights)

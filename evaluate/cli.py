@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.evaluate.pairing.dataset_references import StoredClip
-from syncdiff.evaluate.pairing.inputs import Asked, check, default_folder, find_references
+from syncdiff.evaluate.pairing.inputs import EvalInputs, check, default_folder, find_references
 from syncdiff.evaluate.pairing.match import Matched, match
 from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError
 from syncdiff.evaluate.protocol import Protocol, load_protocol
@@ -25,7 +25,7 @@ from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.weights import WeightsError
 
 if TYPE_CHECKING:
-    from syncdiff.evaluate.metrics.registry import Chosen
+    from syncdiff.evaluate.metrics.registry import MetricChoice
 
 
 out = Console()
@@ -136,7 +136,7 @@ def evaluate(
     published = _published(compare_published, settings)
     results = [path.absolute() for path in results]
     target = (out_dir or default_folder(results, settings)).absolute()
-    asked = Asked(
+    inputs = EvalInputs(
         results=tuple(results),
         reference=_absolute(reference),
         data=_absolute(data),
@@ -149,12 +149,12 @@ def evaluate(
         out_dir=target,
         cache=_absolute(cache) or target.parent / "cache",
     )
-    check(asked, out_is_chosen=out_dir is not None)
-    matched, rows = _match(asked, settings)
+    check(inputs, out_is_chosen=out_dir is not None)
+    matched, rows = _match(inputs, settings)
     _announce(settings, matched)
     if baseline is not None and baseline not in matched.methods:
         raise MatchError(f"no method {baseline!r}; there are {', '.join(matched.methods)}")
-    chosen = _choose(asked, settings, matched, rank_by)
+    chosen = _choose(inputs, settings, matched, rank_by)
     if dry_run or not chosen.metrics:
         out.print(
             f"{'would compute' if dry_run else 'can compute'}: {', '.join(chosen.metrics) or 'nothing'}"
@@ -162,7 +162,7 @@ def evaluate(
         for one in chosen.not_computed:
             out.print(f"not computed: {one.metric}: {escape(one.detail)}", highlight=False, soft_wrap=True)
         raise typer.Exit(0 if chosen.metrics else show.FAILED)
-    evaluation = _score(asked, settings, matched, chosen, rows, workers, ray_address)
+    evaluation = _score(inputs, settings, matched, chosen, rows, workers, ray_address)
     _report(evaluation, target, published, baseline, clips, rank_by)
 
 
@@ -171,28 +171,28 @@ def _absolute(path: Path | None) -> Path | None:
     return None if path is None else path.absolute()
 
 
-def _match(asked: Asked, protocol: Protocol) -> tuple[Matched, dict[Path, StoredClip]]:
-    references, rows = find_references(asked)
+def _match(inputs: EvalInputs, protocol: Protocol) -> tuple[Matched, dict[Path, StoredClip]]:
+    references, rows = find_references(inputs)
     matched = match(
-        asked.results,
+        inputs.results,
         protocol,
         references,
-        asked.list_file,
-        sub_folders=asked.sub_folders,
-        leave_out=asked.out_dir,
+        inputs.list_file,
+        sub_folders=inputs.sub_folders,
+        leave_out=inputs.out_dir,
     )
     return matched, rows
 
 
-def _choose(asked: Asked, protocol: Protocol, matched: Matched, rank_by: str | None) -> Chosen:
+def _choose(inputs: EvalInputs, protocol: Protocol, matched: Matched, rank_by: str | None) -> MetricChoice:
     # Metrics bring PyTorch and more with them; help and wrong usage should not wait for it.
     from syncdiff.evaluate.metrics.registry import METRICS, choose_metrics
 
     chosen = choose_metrics(
         protocol,
-        asked.metrics,
+        inputs.metrics,
         has_references=any(case.reference for case in matched.cases),
-        allow_unverified=asked.unverified_weights,
+        allow_unverified=inputs.unverified_weights,
     )
     per_clip = [METRICS[name].metric for name in chosen.metrics if METRICS[name].metric.per_clip]
     values = [value.name for metric in per_clip for value in metric.values if value.better != "none"]
@@ -229,10 +229,10 @@ def _announce(protocol: Protocol, matched: Matched) -> None:
 
 
 def _score(
-    asked: Asked,
+    inputs: EvalInputs,
     protocol: Protocol,
     matched: Matched,
-    chosen: Chosen,
+    chosen: MetricChoice,
     rows: dict[Path, StoredClip],
     workers: int | None,
     ray_address: str | None,
@@ -242,7 +242,7 @@ def _score(
     from syncdiff.evaluate.score_clip import Work
     from syncdiff.pipeline.ray_pool import RunError, connect
 
-    work = Work(protocol, chosen.weights, asked.cache)
+    work = Work(protocol, chosen.weights, inputs.cache)
     try:
         connect(workers or show.available_cores(), ray_address)
         with show.meter(out, len(matched.cases)) as meter:
@@ -251,7 +251,7 @@ def _score(
                 matched,
                 chosen,
                 rows,
-                asked.to_dict(),
+                inputs.to_dict(),
                 lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
             )
     except RunError as error:

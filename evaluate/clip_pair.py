@@ -1,8 +1,8 @@
 """A generated video beside its reference, read when a metric asks for it and shared by all metrics.
 
 Rules for clips that do not fit one another: both are brought to 25 frames per second, the frames that both
-have are compared, and the generated picture is scaled to the reference's size. What was done is recorded by
-`ClipPair.mismatch`.
+have are compared, and the generated picture is scaled to the reference's size. What was done is recorded in
+`syncdiff.evaluate.records.FormatMismatch`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -30,32 +30,8 @@ KEPT_BYTES = 256 * 1024 * 1024
 # Evaluation clips may be short, and a track is compared with the reference's anyway.
 TRACKING = TrackConfig(min_track_frames=5)
 SAME_FACE_IOU = 0.3
-MAX_LENGTH_DIFFERENCE_FRAMES = 2
-MAX_LENGTH_DIFFERENCE_SHARE = 0.05
 
 T = TypeVar("T")
-
-
-class once(Generic[T]):  # noqa: N801 (used as a decorator, like property)
-    """A property computed when first asked for; a ClipError is kept too and raised again each time."""
-
-    def __init__(self, compute: Callable[[Any], T]) -> None:
-        self._compute = compute
-        self.__doc__ = compute.__doc__
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._slot = f"_once_{name}"
-
-    def __get__(self, instance: Any, owner: type) -> T:
-        if self._slot not in instance.__dict__:
-            try:
-                instance.__dict__[self._slot] = self._compute(instance)
-            except ClipError as error:
-                instance.__dict__[self._slot] = error
-        result = instance.__dict__[self._slot]
-        if isinstance(result, ClipError):
-            raise result
-        return result  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -77,19 +53,40 @@ class Faces:
         return Faces(self.present[:frames], self.landmarks_px[:frames])
 
 
+def _attempt(compute: Callable[[], T]) -> T | ClipError:
+    """The result, or the ClipError in its place, so that each metric does not try in vain again."""
+    try:
+        return compute()
+    except ClipError as error:
+        return error
+
+
+def _unless_failed(result: T | ClipError) -> T:
+    if isinstance(result, ClipError):
+        raise result
+    return result
+
+
 class Footage:
-    """One video file. Everything here may raise ClipError, and does so again each time it is asked for."""
+    """One video file. Everything here may raise ClipError, and does so again each time it is asked for.
 
-    def __init__(self, path: Path, backend: FaceBackend) -> None:
+    load_backend: called when faces are first looked for.
+    """
+
+    def __init__(self, path: Path, load_backend: Callable[[], FaceBackend]) -> None:
         self.path = path
-        self._backend = backend
+        self._load_backend = load_backend
 
-    @once
+    @property
     def info(self) -> MediaInfo:
         """What the file holds."""
-        return probe(self.path)
+        return _unless_failed(self._info)
 
-    @once
+    @cached_property
+    def _info(self) -> MediaInfo | ClipError:
+        return _attempt(lambda: probe(self.path))
+
+    @cached_property
     def _video(self) -> Video:
         return open_video(self.path, info=self.info)
 
@@ -98,7 +95,7 @@ class Footage:
         for chunk in self._video.chunks(KEPT_BYTES):
             yield from chunk
 
-    @once
+    @cached_property
     def num_frames(self) -> int:
         """Frames at 25 per second, counted."""
         return sum(len(chunk) for chunk in self._video.chunks(KEPT_BYTES))
@@ -108,7 +105,7 @@ class Footage:
         """Width and height."""
         return self.info.width_px, self.info.height_px
 
-    @once
+    @cached_property
     def sound(self) -> I16:
         """int16 [S], 16 kHz mono, sample 0 at the time of frame 0. ClipError("media", "no-sound")."""
         pcm = read_audio(self.path, info=self.info)
@@ -116,12 +113,17 @@ class Footage:
             raise ClipError("media", "no-sound", "the file holds no sound")
         return pcm
 
-    @once
+    @property
     def tracks(self) -> TrackResult:
         """All faces."""
-        return track_faces(self._video.chunks(KEPT_BYTES), self._backend, TRACKING)
+        return _unless_failed(self._tracks)
 
-    @once
+    @cached_property
+    def _tracks(self) -> TrackResult | ClipError:
+        chunks = self._video.chunks
+        return _attempt(lambda: track_faces(chunks(KEPT_BYTES), self._load_backend(), TRACKING))
+
+    @cached_property
     def speaker(self) -> Faces:
         """The face that speaks, or else the largest, in each frame: see `syncdiff.pipeline.faces.speaker`."""
         level = loudness(self.sound, self.tracks.num_frames) if self.info.has_audio else None
@@ -166,20 +168,6 @@ def _mean_iou(track: Track, other: Faces) -> float:
 
 
 @dataclass(frozen=True)
-class Mismatch:
-    """How a generated clip differs from its reference in form.
-
-    frames: generated minus reference, at 25 per second. flagged: by more than 2 frames or 5 %. resized_from:
-    (width, height) before scaling, None where the sizes agree. source_fps: rates of the two files.
-    """
-
-    frames: int
-    flagged: bool
-    resized_from: tuple[int, int] | None
-    source_fps: tuple[float | None, float | None]
-
-
-@dataclass(frozen=True)
 class ClipPair:
     """A generated clip, its reference where there is one, and the file whose sound drove it."""
 
@@ -203,8 +191,8 @@ class ClipPair:
     def frames(self) -> Iterator[tuple[U8, U8]]:
         """(generated, reference), frame by frame, both in the reference's size, as far as both go."""
         same = self.generated.size_px == self.target.size_px
-        for made, true in zip(self.generated.frames(), self.target.frames(), strict=False):
-            yield (made if same else resize(made, self.target.size_px)), true
+        for generated, reference in zip(self.generated.frames(), self.target.frames(), strict=False):
+            yield (generated if same else resize(generated, self.target.size_px)), reference
 
     @cached_property
     def reference_faces(self) -> Faces:
@@ -221,18 +209,6 @@ class ClipPair:
         expected = replace(reference, landmarks_px=reference.landmarks_px / scale)
         found = self.generated.face_like(expected).first(self.num_frames)
         return replace(found, landmarks_px=found.landmarks_px * scale)
-
-    @cached_property
-    def mismatch(self) -> Mismatch:
-        made, true = self.generated, self.target
-        difference = made.num_frames - true.num_frames
-        allowed = min(MAX_LENGTH_DIFFERENCE_FRAMES, MAX_LENGTH_DIFFERENCE_SHARE * true.num_frames)
-        return Mismatch(
-            frames=difference,
-            flagged=abs(difference) > allowed,
-            resized_from=None if made.size_px == true.size_px else made.size_px,
-            source_fps=(made.info.source_fps, true.info.source_fps),
-        )
 
 
 def resize(frame: U8, size_px: tuple[int, int]) -> U8:

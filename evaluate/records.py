@@ -119,8 +119,8 @@ class Pooled:
 
 
 @dataclass(frozen=True)
-class Form:
-    """How a generated clip and its reference differ in form: `syncdiff.evaluate.clip_pair.Mismatch`, named.
+class FormatMismatch:
+    """How a generated clip and its reference differ in length, size and rate.
 
     frames: generated minus reference at 25 per second. flagged: by more than 2 frames or 5 %. resized_from:
     the generated (width, height) where it is not the reference's. Rates are those of the files.
@@ -188,7 +188,7 @@ class Evaluation:
     scores: tuple[Score, ...]
     failures: tuple[Failure, ...]
     pooled: tuple[Pooled, ...]
-    forms: tuple[Form, ...]
+    mismatches: tuple[FormatMismatch, ...]
     weights: tuple[WeightUse, ...]
     versions: Mapping[str, str]
     settings: Mapping[str, Any]

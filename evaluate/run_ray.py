@@ -25,7 +25,7 @@ from syncdiff.evaluate.aggregate import (
     pooled_mean,
     pooled_records,
 )
-from syncdiff.evaluate.metrics.registry import Chosen
+from syncdiff.evaluate.metrics.registry import MetricChoice
 from syncdiff.evaluate.pairing.dataset_references import StoredClip
 from syncdiff.evaluate.pairing.match import Matched
 from syncdiff.evaluate.records import Evaluation, Pooled
@@ -86,7 +86,7 @@ def score_task(
     if FILES in refused or len(refused) >= REFUSED_METRICS:
         result = failed_case(task, refused.get(FILES) or next(iter(refused.values())))
     else:
-        result = scorer.score(task, reporter, refused)
+        result = scorer.score(task, reporter.begin, refused)
     reporter.on_progress(result.frames)
     reporter.end(None if any(outcome.entry for outcome in result.outcomes) else "failed")
     return result
@@ -149,7 +149,7 @@ def gpu_share() -> float:
 def run_evaluation(
     work: Work,
     matched: Matched,
-    chosen: Chosen,
+    chosen: MetricChoice,
     rows: Mapping[Path, StoredClip],
     settings: Mapping[str, Any],
     on_progress: Callable[[RunProgress], None] = lambda progress: None,

@@ -6,13 +6,12 @@ Whatever goes wrong belongs to one clip and one metric, and is recorded there.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import isfinite
 from pathlib import Path
-from typing import Any, cast
-from typing import Protocol as Interface
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,53 +22,16 @@ from syncdiff.evaluate.metrics.base import Metric, Statistics
 from syncdiff.evaluate.metrics.registry import METRICS, Entry, Tools
 from syncdiff.evaluate.pairing.dataset_references import StoredClip, write_stored
 from syncdiff.evaluate.protocol import Protocol
-from syncdiff.evaluate.records import Case, Failure, Form
+from syncdiff.evaluate.records import Case, Failure, FormatMismatch
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import FPS, ClipError
 from syncdiff.pipeline.store.manifest import package_version, versions
 from syncdiff.pipeline.weights import WeightFile, WeightsError
 
-
-class FormOfPair(Metric):
-    """Frames at 25 per second, sizes and rates of both files."""
-
-    name = "form"
-    values = ()
-
-    def measure(self, pair: ClipPair) -> Statistics:
-        mismatch = pair.mismatch
-        rates = [np.nan if rate is None else rate for rate in mismatch.source_fps]
-        return {
-            "frames": np.array([pair.generated.num_frames, pair.target.num_frames]),
-            "flagged": np.array(mismatch.flagged),
-            "sizes_px": np.array([pair.generated.size_px, pair.target.size_px]),
-            "fps": np.array(rates, np.float64),
-        }
-
-    def score(self, statistics: Statistics) -> dict[str, float]:
-        return {}
-
-
-def form_record(case: Case, statistics: Statistics) -> Form:
-    """The record of a case."""
-    generated, reference = (int(n) for n in statistics["frames"])
-    made, true = ((int(w), int(h)) for w, h in statistics["sizes_px"])
-    rates = [None if np.isnan(rate) else float(rate) for rate in statistics["fps"]]
-    return Form(
-        method=case.method,
-        clip=case.clip,
-        generated_frames=generated,
-        reference_frames=reference,
-        flagged=bool(statistics["flagged"]),
-        resized_from=None if made == true else made,
-        reference_size=true,
-        generated_fps=rates[0],
-        reference_fps=rates[1],
-    )
-
-
-FORM = FormOfPair.name
+FORMAT = "form"  # the name under which sizes and lengths lie in the cache
+MAX_LENGTH_DIFFERENCE_FRAMES = 2
+MAX_LENGTH_DIFFERENCE_SHARE = 0.05
 LOAD = "load"
 _PACKAGES = (
     "torch",
@@ -126,15 +88,9 @@ class CaseResult:
     """All outcomes of a case, one for each metric of its task. frames: measured now, for showing progress."""
 
     case: Case
-    form: Form | None
+    mismatch: FormatMismatch | None
     outcomes: tuple[Outcome, ...]
     frames: int
-
-
-class Watch(Interface):
-    """Is told which metric is being worked on."""
-
-    def begin(self, metric: str) -> None: ...
 
 
 def computing_versions(device: str) -> dict[str, str]:
@@ -150,8 +106,8 @@ class Scorer:
         self._work = work
         self._entries = entries
         self._cache = Cache(work.cache)
-        self._metrics: dict[str, Metric | LoadError] = {FORM: FormOfPair()}
-        self._backend = _LazyBackend(work.protocol.tracker)
+        self._metrics: dict[str, Metric | LoadError] = {}
+        self._backend: FaceBackend | None = None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     @cached_property
@@ -159,9 +115,14 @@ class Scorer:
         return computing_versions(self.device)
 
     def score(
-        self, task: Task, watch: Watch | None = None, refused: Mapping[str, ClipError] | None = None
+        self,
+        task: Task,
+        on_metric: Callable[[str], None] | None = None,
+        refused: Mapping[str, ClipError] | None = None,
     ) -> CaseResult:
-        """Score a case by all metrics of its task. `refused`: metrics not to be tried, and why.
+        """Score a case by all metrics of its task.
+
+        on_metric: told the name of each before it is tried. refused: metrics not to be tried, and why.
 
         Raises StorageError, and nothing else.
         """
@@ -177,14 +138,14 @@ class Scorer:
         pair = self._pair(case)
         outcomes = []
         for name in task.metrics:
-            if watch is not None:
-                watch.begin(name)
+            if on_metric is not None:
+                on_metric(name)
             if name in refused:
                 outcomes.append(_failed(case, name, refused[name]))
             else:
                 outcomes.append(self._outcome(name, case, pair, inputs))
         frames = _frames(pair) if any(outcome.new for outcome in outcomes) else 0
-        return CaseResult(case, self._form(case, pair, inputs), tuple(outcomes), frames)
+        return CaseResult(case, self._mismatch(case, pair, inputs), tuple(outcomes), frames)
 
     def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
         """A metric's values over the clips whose statistics these are. Raises what the metric raises."""
@@ -203,30 +164,42 @@ class Scorer:
             raise found
         return found
 
+    def _load_backend(self) -> FaceBackend:
+        """The face tracker, loaded once. Raises ClipError("track", "no-weights")."""
+        if self._backend is None:
+            try:
+                self._backend = make_backend(self._work.protocol.tracker)
+            except WeightsError as error:
+                raise ClipError("track", "no-weights", str(error), transient=True) from error
+        return self._backend
+
     def _pair(self, case: Case) -> ClipPair:
+        """Roles that one file has are one `Footage`, which is decoded once."""
         paths = (case.generated, case.sound, case.reference)
-        backend = cast(FaceBackend, self._backend)
-        footage = {path: Footage(path, backend) for path in paths if path is not None}
+        footage = {path: Footage(path, self._load_backend) for path in paths if path is not None}
         reference = None if case.reference is None else footage[case.reference]
         return ClipPair(case.clip, footage[case.generated], reference, footage[case.sound])
 
-    def _form(self, case: Case, pair: ClipPair, inputs: Inputs) -> Form | None:
+    def _mismatch(self, case: Case, pair: ClipPair, inputs: Inputs) -> FormatMismatch | None:
         """None where no reference is to be equalled frame by frame, or a file cannot be read."""
         if case.reference is None or self._work.protocol.reference != "ground-truth":
             return None
+        key = self._key(FORMAT, inputs, version=1, settings={}, weights=())
         try:
-            statistics, _, _ = self._statistics(FORM, pair, inputs)
+            statistics, _ = self._kept_or_new(key, inputs, lambda: measure_format(pair))
         except ClipError:
             return None  # each metric has met the same failure and says so
-        return form_record(case, statistics)
+        return format_mismatch(case, statistics)
 
     def _outcome(self, name: str, case: Case, pair: ClipPair, inputs: Inputs) -> Outcome:
         if self._work.protocol.reference == "picture" and not self._entries[name].metric.needs_reference:
             # What such a metric would take for the right picture is not; it does without.
             pair, inputs = replace(pair, reference=None), inputs.without_reference()
         try:
-            statistics, path, new = self._statistics(name, pair, inputs)
             metric = self._metric(name)
+            weights = self._entries[name].weights(self._work.protocol)
+            key = self._key(name, inputs, metric.version, metric.settings(), weights)
+            statistics, new = self._kept_or_new(key, inputs, lambda: metric.measure(pair))
             values = metric.score(statistics) if metric.per_clip else {}
         except ClipError as error:
             return _failed(case, name, error)
@@ -240,28 +213,42 @@ class Scorer:
             for key, value in values.items()
             if key not in finite
         )
-        return Outcome(name, metric.settings(), finite, failures, path, new)
+        return Outcome(name, metric.settings(), finite, failures, self._cache.path(key), new)
 
-    def _statistics(self, name: str, pair: ClipPair, inputs: Inputs) -> tuple[Statistics, Path, bool]:
-        """Statistics from the cache, or measured and kept; their file; and whether they are new.
+    def _key(
+        self, name: str, inputs: Inputs, version: int, settings: Mapping[str, Any], weights: Sequence[str]
+    ) -> Key:
+        facts = {
+            "metric": name,
+            "version": version,
+            "settings": settings,
+            "weights": {f.entry.name: f.sha256 for f in self._work.weights if f.entry.name in weights},
+            "tracker": self._work.protocol.tracker,
+            "versions": self._versions,
+            "inputs": dict(inputs.digests),
+        }
+        return Key(name, facts)
+
+    def _kept_or_new(
+        self, key: Key, inputs: Inputs, measure: Callable[[], Statistics]
+    ) -> tuple[Statistics, bool]:
+        """Statistics from the cache, or measured and kept; and whether they are new.
 
         Raises the ClipError that was kept, or is met now.
         """
-        key = self._key(name, inputs)
-        path = self._cache.path(key)
         kept = self._cache.load(key)
         if isinstance(kept, ClipError):
             raise kept
         if kept is not None:
-            return kept, path, False
+            return kept, False
         try:
-            statistics = self._metric(name).measure(pair)
+            statistics = measure()
         except ClipError as error:
             if not error.transient:
                 self._keep(key, error, inputs)
             raise
         self._keep(key, statistics, inputs)
-        return statistics, path, True
+        return statistics, True
 
     def _keep(self, key: Key, content: Statistics | ClipError, inputs: Inputs) -> None:
         if not inputs.unchanged():
@@ -271,39 +258,37 @@ class Scorer:
         except OSError as error:
             raise StorageError(f"{self._cache.folder} cannot be written: {error}") from error
 
-    def _key(self, name: str, inputs: Inputs) -> Key:
-        metric = self._metric(name)
-        needed = () if name == FORM else self._entries[name].weights(self._work.protocol)
-        weights = {f.entry.name: f.sha256 for f in self._work.weights if f.entry.name in needed}
-        facts = {
-            "metric": name,
-            "version": metric.version,
-            "settings": metric.settings(),
-            "weights": weights,
-            "tracker": self._work.protocol.tracker,
-            "versions": self._versions,
-            "inputs": dict(inputs.digests),
-        }
-        return Key(name, facts)
+
+def measure_format(pair: ClipPair) -> Statistics:
+    """Frames at 25 per second, sizes and rates of the generated and the reference file, as they are kept."""
+    both = (pair.generated, pair.target)
+    frames = [clip.num_frames for clip in both]
+    allowed = min(MAX_LENGTH_DIFFERENCE_FRAMES, MAX_LENGTH_DIFFERENCE_SHARE * frames[1])
+    rates = [np.nan if clip.info.source_fps is None else clip.info.source_fps for clip in both]
+    return {
+        "frames": np.array(frames),
+        "flagged": np.array(abs(frames[0] - frames[1]) > allowed),
+        "sizes_px": np.array([clip.size_px for clip in both]),
+        "fps": np.array(rates, np.float64),
+    }
 
 
-class _LazyBackend:
-    """A face backend that is loaded when a metric first looks for faces."""
-
-    def __init__(self, name: str) -> None:
-        self._tracker = name
-
-    def __getattr__(self, attribute: str) -> Any:
-        if attribute.startswith("_"):
-            raise AttributeError(attribute)
-        return getattr(self._loaded, attribute)
-
-    @cached_property
-    def _loaded(self) -> FaceBackend:
-        try:
-            return make_backend(self._tracker)
-        except WeightsError as error:
-            raise ClipError("track", "no-weights", str(error), transient=True) from error
+def format_mismatch(case: Case, statistics: Statistics) -> FormatMismatch:
+    """The record of a case from what `measure_format` found."""
+    frames = [int(count) for count in statistics["frames"]]
+    generated_px, reference_px = ((int(w), int(h)) for w, h in statistics["sizes_px"])
+    rates = [None if np.isnan(rate) else float(rate) for rate in statistics["fps"]]
+    return FormatMismatch(
+        method=case.method,
+        clip=case.clip,
+        generated_frames=frames[0],
+        reference_frames=frames[1],
+        flagged=bool(statistics["flagged"]),
+        resized_from=None if generated_px == reference_px else generated_px,
+        reference_size=reference_px,
+        generated_fps=rates[0],
+        reference_fps=rates[1],
+    )
 
 
 class _Stored(Sequence[Statistics]):

@@ -92,10 +92,11 @@ class AvsPaired(_AvHubertMetric):
     values = (Value("avs_m", "AVSm", "higher"), Value("avs_v", "AVSv", "higher"))
 
     def measure(self, pair: ClipPair) -> Statistics:
-        made_faces, true_faces = pair.generated_faces, pair.reference_faces
-        start, stop = speaking_frames(self.name, made_faces.present & true_faces.present)
-        made, true = (np.stack(side) for side in zip(*islice(pair.frames(), start, stop), strict=True))
-        mouths = (mouths_of(made, made_faces, start), mouths_of(true, true_faces, start))
+        generated_faces, reference_faces = pair.generated_faces, pair.reference_faces
+        start, stop = speaking_frames(self.name, generated_faces.present & reference_faces.present)
+        frames = islice(pair.frames(), start, stop)
+        generated, reference = (np.stack(side) for side in zip(*frames, strict=True))
+        mouths = (mouths_of(generated, generated_faces, start), mouths_of(reference, reference_faces, start))
         pcm16 = sound_of(pair, start, stop)
         both = [self._encoder.features(pcm16, side, stop - start) for side in mouths]
         seen = [self._encoder.features(None, side, stop - start) for side in mouths]

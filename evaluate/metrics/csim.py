@@ -58,15 +58,15 @@ class Identity(Metric):
         return {"network": self._embedder.name, "frame_step": FRAME_STEP}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        true, made = pair.reference_faces, pair.generated_faces
-        wanted = true.present & made.present
+        reference, generated = pair.reference_faces, pair.generated_faces
+        wanted = reference.present & generated.present
         wanted[np.arange(len(wanted)) % FRAME_STEP != 0] = False
         cosines = [
             _cosine(
-                self._embedder.embed(made_frame, made.landmarks_px[index]),
-                self._embedder.embed(true_frame, true.landmarks_px[index]),
+                self._embedder.embed(generated_frame, generated.landmarks_px[index]),
+                self._embedder.embed(reference_frame, reference.landmarks_px[index]),
             )
-            for index, (made_frame, true_frame) in enumerate(pair.frames())
+            for index, (generated_frame, reference_frame) in enumerate(pair.frames())
             if wanted[index]
         ]
         if not cosines:

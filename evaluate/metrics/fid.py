@@ -62,8 +62,8 @@ class Fid(Metric):
         """Raises ClipError("fid", "too-few-frames") for fewer than two."""
         # clip by clip, since the features of a test set do not fit into memory
         both = ((Moments.of(clip["generated"]), Moments.of(clip["reference"])) for clip in clips)
-        made, true = reduce(lambda total, clip: (total[0] + clip[0], total[1] + clip[1]), both)
-        return {"fid": frechet_distance(made, true)}
+        generated, reference = reduce(lambda total, clip: (total[0] + clip[0], total[1] + clip[1]), both)
+        return {"fid": frechet_distance(generated, reference)}
 
 
 @dataclass(frozen=True)

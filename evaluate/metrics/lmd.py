@@ -36,12 +36,12 @@ class LandmarkDistance(Metric):
         return {"points": "48-67", "face_px": self._face_px}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        true, made = pair.reference_faces, pair.generated_faces
-        both = true.present & made.present
+        reference, generated = pair.reference_faces, pair.generated_faces
+        both = reference.present & generated.present
         if not both.any():
             raise ClipError(self.name, "no-face", "in no frame do both clips have a face")
-        points, boxes = true.landmarks_px[both], true.boxes_px[both]
-        offsets = made.landmarks_px[both, MOUTH_POINTS] - points[:, MOUTH_POINTS]
+        points, boxes = reference.landmarks_px[both], reference.boxes_px[both]
+        offsets = generated.landmarks_px[both, MOUTH_POINTS] - points[:, MOUTH_POINTS]
         distances = np.hypot(offsets[..., 0], offsets[..., 1]).mean(axis=1)
         return {
             "per_face": distances / (boxes[:, 2] - boxes[:, 0]),

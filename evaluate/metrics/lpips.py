@@ -52,8 +52,8 @@ class Lpips(Metric):
         pairs = self._sized(crops(pair, self._region))
         distances: list[float] = []
         while batch := list(islice(pairs, BATCH if self._size_px or self._region == "frame" else 1)):
-            made, true = (np.stack(side) for side in zip(*batch, strict=True))
-            distances += lpips_distances(self._network, made, true).tolist()
+            generated, reference = (np.stack(side) for side in zip(*batch, strict=True))
+            distances += lpips_distances(self._network, generated, reference).tolist()
         if not distances:
             raise ClipError(self.name, "no-frames", "there is no frame to compare")
         return {"per_frame": np.array(distances)}
@@ -62,16 +62,16 @@ class Lpips(Metric):
         return {"lpips": float(np.mean(statistics["per_frame"]))}
 
     def _sized(self, pairs: Iterator[tuple[U8, U8]]) -> Iterator[tuple[U8, U8]]:
-        for made, true in pairs:
+        for generated, reference in pairs:
             if self._size_px is not None:
                 size = (self._size_px, self._size_px)
-                yield resize(made, size), resize(true, size)
-            elif min(true.shape[:2]) < MIN_SIDE_PX:
-                height, width = true.shape[:2]
+                yield resize(generated, size), resize(reference, size)
+            elif min(reference.shape[:2]) < MIN_SIDE_PX:
+                height, width = reference.shape[:2]
                 detail = f"{width}x{height} is smaller than {MIN_SIDE_PX} px"
                 raise ClipError(self.name, "region-too-small", detail)
             else:
-                yield made, true
+                yield generated, reference
 
 
 @torch.inference_mode()

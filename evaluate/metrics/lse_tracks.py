@@ -149,7 +149,7 @@ def score_tracks(
         to_jpeg = ffmpeg.output(media_input(), f"{folder}/%06d.jpg", f="image2", threads=1, **{"q:v": 2})
         _run(to_jpeg.global_args(*progress), avi)
         pictures = sorted(Path(folder).glob("*.jpg"))
-        boxes = [detect_faces(detector, cv2.imread(str(picture))) for picture in pictures]
+        boxes = [detect_faces(detector, _read_picture(picture)) for picture in pictures]
         pcm = _read_sound(sound)
         scored = []
         for scene in find_scenes(avi):
@@ -211,7 +211,7 @@ def _iou(a: F64, b: F64) -> float:
 
 def _write_crops(path: Path, pictures: Sequence[Path], track: FaceTrack) -> None:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"XVID"), FPS, (IMAGE_SIZE_PX, IMAGE_SIZE_PX))
-    for crop in crop_faces((cv2.imread(str(pictures[frame])) for frame in track.frames), track.boxes_px):
+    for crop in crop_faces((_read_picture(pictures[frame]) for frame in track.frames), track.boxes_px):
         writer.write(crop)
     writer.release()
 
@@ -235,6 +235,11 @@ def crop_faces(pictures: Iterator[U8], boxes_px: F64) -> Iterator[U8]:
         rows = slice(int(y + pad - half), int(y + pad + half * (1 + 2 * CROP_SCALE)))
         columns = slice(int(x + pad - side), int(x + pad + side))
         yield np.asarray(cv2.resize(padded[rows, columns], (IMAGE_SIZE_PX, IMAGE_SIZE_PX)), np.uint8)
+
+
+def _read_picture(path: Path) -> U8:
+    """[H,W,3] BGR."""
+    return np.asarray(cv2.imread(str(path)), np.uint8)
 
 
 def _read_sound(path: Path) -> I16:

@@ -46,11 +46,11 @@ class FrameMetric(Metric):
         return {"region": self.region}
 
     @abstractmethod
-    def compare(self, made: U8, true: U8) -> float:
+    def compare(self, generated: U8, reference: U8) -> float:
         """The number of one frame."""
 
     def measure(self, pair: ClipPair) -> Statistics:
-        values = [self.compare(made, true) for made, true in crops(pair, self.region)]
+        values = [self.compare(generated, reference) for generated, reference in crops(pair, self.region)]
         if not values:
             raise ClipError(self.name, "no-frames", "there is no frame to compare")
         return {"per_frame": np.array(values)}
@@ -63,8 +63,8 @@ class Psnr(FrameMetric):
     name = "psnr"
     values = (Value("psnr", "PSNR", "higher", "dB", 2),)
 
-    def compare(self, made: U8, true: U8) -> float:
-        return psnr_db(made, true)
+    def compare(self, generated: U8, reference: U8) -> float:
+        return psnr_db(generated, reference)
 
 
 class PsnrFace(Psnr):
@@ -83,8 +83,8 @@ class Ssim(FrameMetric):
     name = "ssim"
     values = (Value("ssim", "SSIM", "higher"),)
 
-    def compare(self, made: U8, true: U8) -> float:
-        return ssim(made, true)
+    def compare(self, generated: U8, reference: U8) -> float:
+        return ssim(generated, reference)
 
 
 class SsimFace(Ssim):
@@ -114,9 +114,9 @@ class TalkLip(Metric):
 
     def measure(self, pair: ClipPair) -> Statistics:
         rows = []
-        for cut_made, cut_true in crops(pair, "face"):
-            made, true = (_talklip_size(cut) for cut in (cut_made, cut_true))
-            rows.append((psnr_db(made, true), ssim(made, true), psnr_db_uint8(made, true)))
+        for cut_generated, cut_reference in crops(pair, "face"):
+            cuts = [_talklip_size(cut) for cut in (cut_generated, cut_reference)]
+            rows.append((psnr_db(*cuts), ssim(*cuts), psnr_db_uint8(*cuts)))
         if not rows:
             raise ClipError(self.name, "no-frames", "there is no frame to compare")
         return {"per_frame": np.array(rows)}

@@ -31,9 +31,9 @@ def crops(pair: ClipPair, region: Region) -> Iterator[tuple[U8, U8]]:
     boxes = whole_boxes(region_boxes(pair.reference_faces, region), pair.target.size_px)
     if not (boxes[:, 2] > boxes[:, 0]).any():
         raise ClipError("region", "no-face", f"the reference's {region} is in no frame")
-    for (x0, y0, x1, y1), (made, true) in zip(boxes, pair.frames(), strict=False):
+    for (x0, y0, x1, y1), (generated, reference) in zip(boxes, pair.frames(), strict=False):
         if x1 > x0:
-            yield made[y0:y1, x0:x1], true[y0:y1, x0:x1]
+            yield generated[y0:y1, x0:x1], reference[y0:y1, x0:x1]
 
 
 def region_boxes(faces: Faces, region: Region) -> F32:

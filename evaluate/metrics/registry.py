@@ -111,7 +111,7 @@ METRICS: Mapping[str, Entry] = {
 
 
 @dataclass(frozen=True)
-class Chosen:
+class MetricChoice:
     """Metrics to run, in the registry's order; the weights they need; and those that cannot run."""
 
     metrics: tuple[str, ...]
@@ -126,7 +126,7 @@ def choose_metrics(
     has_references: bool = True,
     allow_unverified: bool = False,
     entries: Mapping[str, Entry] = METRICS,
-) -> Chosen:
+) -> MetricChoice:
     """The metrics of a protocol, or those of them that are wanted.
 
     Raises ConfigError for a name that no metric has.
@@ -151,7 +151,7 @@ def choose_metrics(
                 reason = ("no-weights", str(error))
         if reason is not None:
             not_computed.append(NotComputed(name, *reason))
-    return Chosen(tuple(chosen), tuple(files.values()), tuple(not_computed))
+    return MetricChoice(tuple(chosen), tuple(files.values()), tuple(not_computed))
 
 
 def _why_not(name: str, entry: Entry, protocol: Protocol, has_references: bool) -> tuple[str, str] | None:

@@ -39,12 +39,12 @@ class Stability(Metric):
         mouths = whole_boxes(region_boxes(faces, "mouth"), size)
         outside = ~_inside(whole_boxes(region_boxes(faces, "face"), size), size)
         mouth, static = _Energies(), _Energies()
-        greys = ((_grey(made), _grey(true)) for made, true in pair.frames())
+        greys = ((_grey(generated), _grey(reference)) for generated, reference in pair.frames())
         for (x0, y0, x1, y1), (before, after) in zip(mouths[1:], pairwise(greys), strict=False):
-            made, true = after[0] - before[0], after[1] - before[1]
+            generated, reference = after[0] - before[0], after[1] - before[1]
             if x1 > x0:
-                mouth.add(made[y0:y1, x0:x1], true[y0:y1, x0:x1])
-            static.add(made[outside], true[outside])
+                mouth.add(generated[y0:y1, x0:x1], reference[y0:y1, x0:x1])
+            static.add(generated[outside], reference[outside])
         if not mouth.pixels:
             raise ClipError(self.name, "no-face", "in no two frames does the reference have a face")
         if outside.mean() < MIN_STATIC_SHARE:
@@ -52,12 +52,12 @@ class Stability(Metric):
         return {"mouth": mouth.sums(), "static": static.sums()}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
-        excess, made, true = statistics["mouth"][:3] / statistics["mouth"][3]
+        excess, generated, reference = statistics["mouth"][:3] / statistics["mouth"][3]
         static = statistics["static"][0] / statistics["static"][3]
         return {
             "flicker_mouth": float(np.sqrt(excess)),
             "flicker_static": float(np.sqrt(static)),
-            "motion_mouth": 10 * float(np.log10(max(made, MIN_ENERGY) / max(true, MIN_ENERGY))),
+            "motion_mouth": 10 * float(np.log10(max(generated, MIN_ENERGY) / max(reference, MIN_ENERGY))),
         }
 
 
@@ -68,10 +68,10 @@ class _Energies:
         self._sums = np.zeros(3)
         self.pixels = 0
 
-    def add(self, made: NDArray[np.float32], true: NDArray[np.float32]) -> None:
-        excess = made - true
-        self._sums += [np.vdot(values, values) for values in (excess, made, true)]
-        self.pixels += made.size
+    def add(self, generated: NDArray[np.float32], reference: NDArray[np.float32]) -> None:
+        excess = generated - reference
+        self._sums += [np.vdot(values, values) for values in (excess, generated, reference)]
+        self.pixels += generated.size
 
     def sums(self) -> NDArray[np.float64]:
         return np.array([*self._sums, self.pixels])

@@ -15,7 +15,7 @@ from syncdiff.pipeline.file_hash import sha256_file
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvalInputs:
     """What the command line says of inputs and outputs."""
 
     results: tuple[Path, ...]
@@ -49,25 +49,25 @@ def default_folder(results: Sequence[Path], protocol: Protocol) -> Path:
     return Path("eval") / f"{names[:80]}-{protocol.name.removesuffix('.yaml')}"
 
 
-def find_references(asked: Asked) -> tuple[References | None, dict[Path, StoredClip]]:
+def find_references(inputs: EvalInputs) -> tuple[References | None, dict[Path, StoredClip]]:
     """The references that were asked for, and how those of a data set are written."""
-    if asked.data is not None:
-        stored = list_stored(asked.data, asked.cache / "references", split=asked.split, raw=asked.raw)
-        return References(stored.videos, str(asked.data), asked.raw), stored.rows
-    if asked.reference is not None:
-        return folder_references(asked.reference), {}
+    if inputs.data is not None:
+        stored = list_stored(inputs.data, inputs.cache / "references", split=inputs.split, raw=inputs.raw)
+        return References(stored.videos, str(inputs.data), inputs.raw), stored.rows
+    if inputs.reference is not None:
+        return folder_references(inputs.reference), {}
     return None, {}
 
 
-def check(asked: Asked, out_is_chosen: bool) -> None:
+def check(inputs: EvalInputs, out_is_chosen: bool) -> None:
     """Raise MatchError for arguments that do not go together."""
-    if asked.data is not None and asked.reference is not None:
+    if inputs.data is not None and inputs.reference is not None:
         raise MatchError("give --reference or --data, not both")
-    if asked.data is None and (asked.raw is not None or asked.split is not None):
+    if inputs.data is None and (inputs.raw is not None or inputs.split is not None):
         raise MatchError("--raw and --split belong to --data")
-    if len(asked.results) > 1 and asked.sub_folders is not None:
+    if len(inputs.results) > 1 and inputs.sub_folders is not None:
         raise MatchError("--one-method and --sub-folders are for a single RESULTS; several are a method each")
-    inputs = [*asked.results, *([asked.reference] if asked.reference else [])]
-    for folder in inputs:
-        if not out_is_chosen and asked.out_dir.resolve().is_relative_to(folder.resolve()):
+    folders = [*inputs.results, *([inputs.reference] if inputs.reference else [])]
+    for folder in folders:
+        if not out_is_chosen and inputs.out_dir.resolve().is_relative_to(folder.resolve()):
             raise MatchError(f"the report would be written into {folder}; say where with --out")

@@ -11,15 +11,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from syncdiff.evaluate.pairing.methods import (
+    FoundMethods,
     MatchError,
     Method,
     NothingFoundError,
-    Results,
     clip_name,
     find_results,
     list_videos,
 )
-from syncdiff.evaluate.pairing.pair_lists import JOINT, Line, read_list, without_annotations
+from syncdiff.evaluate.pairing.pair_lists import JOINT, ListLine, read_list, without_annotations
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import Case, Unmatched
 
@@ -142,7 +142,7 @@ class _Search:
                 if name not in used:
                     self._no_partner("reference", method.name, name, "no video was generated for it")
 
-    def by_list(self, method: Method, lines: Sequence[Line]) -> None:
+    def by_list(self, method: Method, lines: Sequence[ListLine]) -> None:
         """Each line's video with what the line names."""
         # Names count from the first line that has one: numbers are looked up only where no result has a name.
         style = 0 if any(self._video(method, line.names[0]) for line in lines) else -1
@@ -162,7 +162,7 @@ class _Search:
             if name not in used:
                 self._no_partner("generated", method.name, name, "the list does not name it")
 
-    def _add_listed(self, case: Case, line: Line) -> None:
+    def _add_listed(self, case: Case, line: ListLine) -> None:
         named = line.reference or (case.clip if self.references is not None else None)
         reference, sound = self._file(named), self._file(line.sound)
         where = f" in {self.references.origin}" if self.references else ""
@@ -222,7 +222,7 @@ class _Search:
         return found or next((folder / name for folder in self.folders if (folder / name).is_file()), None)
 
 
-def _pair_line(line: Line, protocol: Protocol, references: References | None) -> Line:
+def _pair_line(line: ListLine, protocol: Protocol, references: References | None) -> ListLine:
     """A pairs list's line, with only those names in it that are needed."""
     return replace(
         line,
@@ -232,7 +232,7 @@ def _pair_line(line: Line, protocol: Protocol, references: References | None) ->
 
 
 def _known(
-    lines: Sequence[Line] | None, references: References | None, protocol: Protocol
+    lines: Sequence[ListLine] | None, references: References | None, protocol: Protocol
 ) -> Collection[str] | None:
     """Names that results should have, None where nothing says so."""
     if lines is not None:
@@ -270,7 +270,7 @@ def _splits(name: str) -> Iterator[tuple[str, str]]:
         start = name.find(JOINT, start + 1)
 
 
-def _single(found: Results, results: Sequence[Path], references: References) -> References:
+def _single(found: FoundMethods, results: Sequence[Path], references: References) -> References:
     """One result file and one reference file belong together, whatever their names."""
     if len(results) == 1 and results[0].is_file() and len(references.videos) == 1 and not references.folder:
         (path,) = references.videos.values()
@@ -291,7 +291,7 @@ def _missing_beside_others(
                 yield Unmatched("reference", method, clip, reason)
 
 
-def _no_case(found: Results, references: References | None, list_file: Path | None) -> str:
+def _no_case(found: FoundMethods, references: References | None, list_file: Path | None) -> str:
     videos = [name for method in found.methods for name in method.videos]
     lines = [f"none of {len(videos)} generated videos has a partner"]
     lines.append(f"  generated, for example: {_some(videos)}")

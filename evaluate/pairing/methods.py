@@ -41,7 +41,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Results:
+class FoundMethods:
     """All methods, files that cannot be read by their kind, and what a person should know."""
 
     methods: tuple[Method, ...]
@@ -98,7 +98,7 @@ def find_results(
     *,
     sub_folders: bool | None = None,
     leave_out: Path | None = None,
-) -> Results:
+) -> FoundMethods:
     """The methods in these folders, by the rule above; `sub_folders` decides it for a single folder.
 
     known: names that results should have; None where nothing says so. Raises MatchError as `list_videos`
@@ -119,7 +119,7 @@ def find_results(
         for folder, one in zip(folders, listed, strict=True)
         for name, reason in one.problems
     )
-    return Results(methods, problems, notes)
+    return FoundMethods(methods, problems, notes)
 
 
 def method_names(folders: Sequence[Path]) -> list[str]:

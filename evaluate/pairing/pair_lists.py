@@ -23,7 +23,7 @@ _FORMS = {"files": "generated, reference[, sound]", "pairs": "<sound clip> <pict
 
 
 @dataclass(frozen=True)
-class Line:
+class ListLine:
     """A line of a list. place: "line 3". names: what the result may be called. Names are as written."""
 
     place: str
@@ -42,7 +42,7 @@ def joint_name(picture: str, sound: str) -> str:
     return picture if picture == sound else f"{picture}{JOINT}{sound.replace('/', '_')}"
 
 
-def read_list(path: Path, form: Literal["files", "pairs"]) -> list[Line]:
+def read_list(path: Path, form: Literal["files", "pairs"]) -> list[ListLine]:
     """The lines of a list. Raises MatchError naming the line, NothingFoundError for an empty list."""
     try:
         text = path.read_text("utf-8-sig")
@@ -68,7 +68,7 @@ class Names(Protocol):
     def __contains__(self, name: str) -> bool: ...
 
 
-def without_annotations(lines: Sequence[Line], references: Names) -> tuple[list[Line], str | None]:
+def without_annotations(lines: Sequence[ListLine], references: Names) -> tuple[list[ListLine], str | None]:
     """Lines without second words that are remarks, as in LRS2's test.txt, and a sentence that says so.
 
     They are remarks when no line's second word names a reference, and the first word of some line does.
@@ -82,13 +82,13 @@ def without_annotations(lines: Sequence[Line], references: Names) -> tuple[list[
     return [replace(line, reference=None) for line in lines], note
 
 
-def _line(index: int, fields: list[str], form: str) -> Line:
+def _line(index: int, fields: list[str], form: str) -> ListLine:
     place = f"line {index + 1}"
     if form == "pairs":
         sound, picture = (clip_name(name) for name in fields)
-        return Line(place, (joint_name(picture, sound), str(index)), picture, sound)
+        return ListLine(place, (joint_name(picture, sound), str(index)), picture, sound)
     reference, sound = (*fields[1:], "", "")[:2]
-    return Line(place, (fields[0],), reference or None, sound or None)
+    return ListLine(place, (fields[0],), reference or None, sound or None)
 
 
 def _fields(line: str) -> list[str]:

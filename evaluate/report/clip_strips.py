@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import cv2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from syncdiff.evaluate.clip_pair import ClipPair, Faces, Footage, once
+from syncdiff.evaluate.clip_pair import ClipPair, Faces, Footage
 from syncdiff.evaluate.records import Case, Evaluation
-from syncdiff.evaluate.report.tables import MAGNITUDE, Column, Results
+from syncdiff.evaluate.report.tables import MAGNITUDE, ReportTables, ValueColumn
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.head_pose import interocular_px, mouth_opening
 from syncdiff.pipeline.features.av_sync import loudness
@@ -31,7 +32,7 @@ PREFERRED = ("lse_d", "av_correlation", "psnr_mouth", "psnr")
 
 
 @dataclass(frozen=True)
-class Chosen:
+class RankedClip:
     """A clip that is shown, and why: its rank from the worst (1) or the best, and its number."""
 
     case: Case
@@ -54,7 +55,7 @@ class Pictures:
     paired: bool = False
 
 
-def ranking_column(results: Results, rank_by: str | None = None) -> Column | None:
+def ranking_column(results: ReportTables, rank_by: str | None = None) -> ValueColumn | None:
     """The column by which clips are called worst and best; None where none has a direction.
 
     Raises ValueError for a name that is no such column.
@@ -72,7 +73,7 @@ def ranking_column(results: Results, rank_by: str | None = None) -> Column | Non
     return next((columns[key] for key in (*PREFERRED, *columns) if key in columns), None)
 
 
-def choose_clips(evaluation: Evaluation, column: Column, most: int) -> list[Chosen]:
+def choose_clips(evaluation: Evaluation, column: ValueColumn, most: int) -> list[RankedClip]:
     """For each method the worst and the best clips, about two to one, at most `most` together."""
     scored = [method for method in evaluation.methods if column.of(evaluation, method)]
     each = most // max(len(scored), 1)
@@ -85,9 +86,9 @@ def choose_clips(evaluation: Evaluation, column: Column, most: int) -> list[Chos
         worst = min(-(-2 * each // 3), 4, len(ranked))
         best = min(each - worst, 2, len(ranked) - worst)
         for rank, clip in enumerate(ranked[:worst]):
-            chosen.append(Chosen(cases[method, clip], True, rank + 1, len(ranked), numbers[clip]))
+            chosen.append(RankedClip(cases[method, clip], True, rank + 1, len(ranked), numbers[clip]))
         for rank, clip in enumerate(ranked[::-1][:best]):
-            chosen.append(Chosen(cases[method, clip], False, rank + 1, len(ranked), numbers[clip]))
+            chosen.append(RankedClip(cases[method, clip], False, rank + 1, len(ranked), numbers[clip]))
     return chosen
 
 
@@ -107,7 +108,7 @@ class _Beginning(Video):
 class Excerpt(Footage):
     """Footage of the first seconds of a file."""
 
-    @once
+    @cached_property
     def _video(self) -> Video:
         if not self.info.has_video:
             raise ClipError("media", "no-video", "the file holds no moving picture")
@@ -127,13 +128,14 @@ def draw_clips(cases: Sequence[Case], backend: FaceBackend, most_bytes: int) -> 
         if path is None:
             reference = None
         elif reference is None or reference.path != path:
-            reference = Excerpt(path, backend)
+            reference = Excerpt(path, lambda: backend)
         drawn[index] = _draw_clip(cases[index], reference, backend, most_bytes)
     return [drawn[index] for index in range(len(cases))]
 
 
 def _draw_clip(case: Case, reference: Excerpt | None, backend: FaceBackend, most_bytes: int) -> Pictures:
-    pair = ClipPair(case.clip, Excerpt(case.generated, backend), reference, Footage(case.sound, backend))
+    generated, sound = Excerpt(case.generated, lambda: backend), Footage(case.sound, lambda: backend)
+    pair = ClipPair(case.clip, generated, reference, sound)
     try:
         count = pair.generated.num_frames if reference is None else pair.num_frames
         return _draw(pair, count, most_bytes)
@@ -143,17 +145,17 @@ def _draw_clip(case: Case, reference: Excerpt | None, backend: FaceBackend, most
 
 def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
     notes = []
-    true = made = None
+    reference = generated = None
     try:
-        made = pair.generated_faces
+        generated = pair.generated_faces
     except ClipError as error:
         notes.append(f"generated: {error.reason}: {error.detail}")
     if pair.reference is not None:
         try:
-            true = pair.reference_faces
+            reference = pair.reference_faces
         except ClipError as error:
             notes.append(f"reference: {error.reason}: {error.detail}")
-    place = true or made
+    place = reference or generated
     gathered = _gather(pair, count, place)
     frames, mouths, slices = (
         data_address(picture, int(most_bytes * share)) if picture is not None else ""
@@ -165,7 +167,7 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
         frames=frames,
         mouths=mouths,
         slices=slices,
-        chart=_chart(pair, made, true, count),
+        chart=_chart(pair, generated, reference, count),
         notes=tuple(notes),
         shape=f"{width} × {height}, {seconds}",
         paired=pair.reference is not None,
@@ -248,10 +250,10 @@ def _stack(columns: Sequence[Sequence[U8]], seam_px: int) -> U8 | None:
     return np.concatenate([rows[0], *(part for row in rows[1:] for part in (seam, row))], axis=0)
 
 
-def _chart(pair: ClipPair, made: Faces | None, true: Faces | None, count: int) -> Markup:
+def _chart(pair: ClipPair, generated: Faces | None, reference: Faces | None, count: int) -> Markup:
     """Mouth opening of both and loudness of the sound that drove the clip, over the same time."""
     series = []
-    openings = {"truth": _opening(true, count), "opening": _opening(made, count)}
+    openings = {"truth": _opening(reference, count), "opening": _opening(generated, count)}
     top = max([0.2, *(float(np.nanmax(one)) for one in openings.values() if one is not None)])
     for style, one in openings.items():
         if one is not None:

@@ -17,20 +17,32 @@ import numpy as np
 from markupsafe import Markup
 
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.report import warnings as troubles
-from syncdiff.evaluate.report.clip_strips import Chosen, Pictures, choose_clips, draw_clips, ranking_column
+from syncdiff.evaluate.report.clip_strips import (
+    Pictures,
+    RankedClip,
+    choose_clips,
+    draw_clips,
+    ranking_column,
+)
 from syncdiff.evaluate.report.json_csv import ClipRow, clip_rows
 from syncdiff.evaluate.report.published import WITHHELD, PublishedTable
 from syncdiff.evaluate.report.tables import (
     VERDICT_RULE,
-    Column,
-    Results,
+    ReportTables,
+    ValueColumn,
     clips_text,
     difference_matrix,
     difference_text,
     dropped,
     interval_text,
     lse_name,
+)
+from syncdiff.evaluate.report.warnings import (
+    failure_groups,
+    findings,
+    flagged_mismatches,
+    mismatch_text,
+    unmatched_text,
 )
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import ClipError
@@ -75,7 +87,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 
 @dataclass(frozen=True)
-class Figure:
+class ChartFigure:
     """A chart with its title and a line below it."""
 
     title: str
@@ -96,7 +108,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A clip of the table. numbers: (text, number), one a column; ("", None) where it has none."""
 
     method: str
@@ -109,7 +121,7 @@ class Row:
 
 def make_page(
     evaluation: Evaluation,
-    results: Results,
+    results: ReportTables,
     published: PublishedTable | None,
     folder: Path,
     *,
@@ -133,10 +145,10 @@ def make_page(
         results=results,
         published=published,
         rank=rank,
-        findings=troubles.findings(evaluation),
-        failures=troubles.failure_groups(evaluation),
-        forms=[troubles.form_text(form) for form in troubles.flagged_forms(evaluation)],
-        unmatched=[troubles.unmatched_text(one) for one in evaluation.unmatched],
+        findings=findings(evaluation),
+        failures=failure_groups(evaluation),
+        mismatches=[mismatch_text(one) for one in flagged_mismatches(evaluation)],
+        unmatched=[unmatched_text(one) for one in evaluation.unmatched],
         spreads=spread_figures(evaluation, results),
         scatters=scatter_figures(evaluation, results),
         offsets=offset_figures(evaluation, results),
@@ -168,7 +180,7 @@ def link_to(target: Path, folder: Path) -> str:
     return "./" + quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
 
 
-def spread_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
+def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartFigure]:
     """How each value is spread over all clips of each method."""
     made = []
     for column in results.columns:
@@ -178,11 +190,11 @@ def spread_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
         if any(len(one) for one in values.values()):
             label = f"{column.value.title} of each method"
             chart = spread(values, label=label, unit=_unit(column))
-            made.append(Figure(column.head, chart))
+            made.append(ChartFigure(column.head, chart))
     return made
 
 
-def scatter_figures(evaluation: Evaluation, results: Results) -> list[tuple[str, list[Figure]]]:
+def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple[str, list[ChartFigure]]]:
     """Each method against the baseline, value by value, a dot for every clip that both have."""
     if results.baseline is None:
         return []
@@ -199,13 +211,13 @@ def scatter_figures(evaluation: Evaluation, results: Results) -> list[tuple[str,
             y, x = (np.array([one[clip] for clip in both]) for one in (ours, theirs))
             label = f"{column.value.title}: {method} against {results.baseline}"
             chart = scatter(x, y, label=label, x_name=results.baseline, y_name=method)
-            figures.append(Figure(column.head, chart, _scatter_caption(column, x, y)))
+            figures.append(ChartFigure(column.head, chart, _scatter_caption(column, x, y)))
         if figures:
             groups.append((method, figures))
     return groups
 
 
-def _scatter_caption(column: Column, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> str:
+def _scatter_caption(column: ValueColumn, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> str:
     number = f"{MOST_DOTS} of {clips_text(len(x))} drawn" if len(x) > MOST_DOTS else clips_text(len(x))
     if column.value.better not in ("higher", "lower"):
         return number
@@ -214,7 +226,7 @@ def _scatter_caption(column: Column, x: np.ndarray[Any, Any], y: np.ndarray[Any,
     return f"{number}; better on {wins}, those {side} the line"
 
 
-def offset_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
+def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartFigure]:
     """Histograms of what should be 0 frames: offsets and lags, a chart for each method."""
     made = []
     for column in results.columns:
@@ -238,7 +250,7 @@ def offset_figures(evaluation: Evaluation, results: Results) -> list[Figure]:
                 median=(median, column.text(median)),
                 zero=True,
             )
-            made.append(Figure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
+            made.append(ChartFigure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
     return made
 
 
@@ -246,12 +258,12 @@ def _array(values: Mapping[str, float]) -> np.ndarray[Any, np.dtype[np.float64]]
     return np.array([values[clip] for clip in sorted(values)], np.float64)
 
 
-def _unit(column: Column) -> str:
+def _unit(column: ValueColumn) -> str:
     return f"{column.value.title}, {column.value.unit}" if column.value.unit else column.value.title
 
 
 def show_clips(
-    evaluation: Evaluation, results: Results, rank: Column | None, most: int, folder: Path
+    evaluation: Evaluation, results: ReportTables, rank: ValueColumn | None, most: int, folder: Path
 ) -> list[tuple[str, list[Shown]]]:
     """The worst and best clips with pictures, by method."""
     if rank is None or most < 1:
@@ -274,7 +286,12 @@ def show_clips(
 
 
 def _show(
-    evaluation: Evaluation, results: Results, rank: Column, one: Chosen, pictures: Pictures, folder: Path
+    evaluation: Evaluation,
+    results: ReportTables,
+    rank: ValueColumn,
+    one: RankedClip,
+    pictures: Pictures,
+    folder: Path,
 ) -> Shown:
     case = one.case
     facts = []
@@ -297,8 +314,12 @@ def _ordinal(rank: int) -> str:
 
 
 def table_rows(
-    evaluation: Evaluation, results: Results, columns: Sequence[Column], rank: Column | None, folder: Path
-) -> tuple[list[Row], int]:
+    evaluation: Evaluation,
+    results: ReportTables,
+    columns: Sequence[ValueColumn],
+    rank: ValueColumn | None,
+    folder: Path,
+) -> tuple[list[TableRow], int]:
     """Rows of the clip table, at most MOST_ROWS: those without a score first, then the worst; and how many
     there are in all."""
     found = clip_rows(evaluation, results)
@@ -316,11 +337,11 @@ def table_rows(
         name = (str(row.text["method"]), str(row.text["clip"]))
         link = link_to(generated[name], folder) if row.text["status"] == "generated" else ""
         numbers = tuple(_number(column, row.numbers.get(column.key)) for column in columns)
-        rows.append(Row(*name, link, str(row.text["status"]), numbers, row.problems))
+        rows.append(TableRow(*name, link, str(row.text["status"]), numbers, row.problems))
     return rows, len(found)
 
 
-def _number(column: Column, number: float | None) -> tuple[str, float | None]:
+def _number(column: ValueColumn, number: float | None) -> tuple[str, float | None]:
     return ("", None) if number is None or not isfinite(number) else (column.text(number), number)
 
 

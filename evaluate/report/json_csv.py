@@ -14,17 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syncdiff.evaluate.bootstrap import LEVEL, RESAMPLES, SEED, Interval
-from syncdiff.evaluate.records import Evaluation, Failure, Form
+from syncdiff.evaluate.records import Evaluation, Failure, FormatMismatch
 from syncdiff.evaluate.report.published import PublishedTable
-from syncdiff.evaluate.report.tables import Results
+from syncdiff.evaluate.report.tables import ReportTables
 from syncdiff.pipeline.datasets.clip_ids import escape_path
 
 _TEXT = ("method", "clip", "status", "generated", "reference", "sound")
-_FORM = ("generated_frames", "reference_frames")
+_LENGTHS = ("generated_frames", "reference_frames")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "|", "%", "'", '"')
 
 
-def metrics_json(evaluation: Evaluation, results: Results, published: PublishedTable | None) -> bytes:
+def metrics_json(evaluation: Evaluation, results: ReportTables, published: PublishedTable | None) -> bytes:
     """All settings, versions, weights and figures, and what has none; the same evaluation, the same bytes.
 
     Means over the clips that all methods have are under `shared`, those over a method's own under `own`;
@@ -48,7 +48,7 @@ def metrics_json(evaluation: Evaluation, results: Results, published: PublishedT
         "published": None if published is None else asdict(published),
         "not_computed": [asdict(one) for one in evaluation.not_computed],
         "failures": [asdict(one) for one in evaluation.failures],
-        "forms": [{**asdict(one), "frames": one.frames} for one in evaluation.forms if one.differs],
+        "forms": [{**asdict(one), "frames": one.frames} for one in evaluation.mismatches if one.differs],
         "unmatched": [asdict(one) for one in evaluation.unmatched],
         "problems": [asdict(one) for one in evaluation.pooled if one.problem],
         "notes": evaluation.notes,
@@ -112,15 +112,15 @@ class ClipRow:
     """A clip of a method. status: "generated", or "missing" where no video was made for it."""
 
     text: Mapping[str, str | None]
-    form: Form | None
+    mismatch: FormatMismatch | None
     numbers: Mapping[str, float]
     problems: str
 
 
-def clip_rows(evaluation: Evaluation, results: Results) -> list[ClipRow]:
+def clip_rows(evaluation: Evaluation, results: ReportTables) -> list[ClipRow]:
     """Every clip that a method was to have, by method and name."""
     columns = [column for column in results.columns if column.metric.per_clip and not column.magnitude]
-    forms = {(one.method, one.clip): one for one in evaluation.forms}
+    mismatches = {(one.method, one.clip): one for one in evaluation.mismatches}
     failures: dict[tuple[str, str], list[Failure]] = {}
     for failure in evaluation.failures:
         failures.setdefault((failure.method, failure.clip), []).append(failure)
@@ -138,7 +138,7 @@ def clip_rows(evaluation: Evaluation, results: Results) -> list[ClipRow]:
         }
         found = {c.key: n for c in columns if (n := numbers[c.key, case.method].get(case.clip)) is not None}
         problems = "; ".join(f"{f.metric}: {f.stage}/{f.reason}: {f.detail}" for f in failures.get(key, ()))
-        rows.append(ClipRow(text, forms.get(key), found, problems))
+        rows.append(ClipRow(text, mismatches.get(key), found, problems))
     for one in evaluation.unmatched:
         if one.side != "generated" and one.method is not None:
             text = {"method": one.method, "clip": one.name, "status": "missing"}
@@ -148,16 +148,16 @@ def clip_rows(evaluation: Evaluation, results: Results) -> list[ClipRow]:
     )
 
 
-def per_clip_parquet(evaluation: Evaluation, results: Results) -> bytes:
+def per_clip_parquet(evaluation: Evaluation, results: ReportTables) -> bytes:
     """The rows as Parquet: texts, frame counts, one float64 column a value, and what went wrong."""
     rows = clip_rows(evaluation, results)
     keys = [column.key for column in results.columns if column.metric.per_clip and not column.magnitude]
     columns: dict[str, pa.Array] = {
         name: pa.array([_known(row.text.get(name)) for row in rows], pa.string()) for name in _TEXT
     }
-    for name in _FORM:
-        columns[name] = pa.array([getattr(row.form, name, None) for row in rows], pa.int64())
-    columns["flagged"] = pa.array([getattr(row.form, "flagged", None) for row in rows], pa.bool_())
+    for name in _LENGTHS:
+        columns[name] = pa.array([getattr(row.mismatch, name, None) for row in rows], pa.int64())
+    columns["flagged"] = pa.array([getattr(row.mismatch, "flagged", None) for row in rows], pa.bool_())
     for key in keys:
         columns[key] = pa.array([row.numbers.get(key) for row in rows], pa.float64())
     columns["problems"] = pa.array([_known(row.problems) for row in rows], pa.string())
@@ -170,18 +170,18 @@ def _known(text: str | None) -> str | None:
     return None if text is None else _text(text)
 
 
-def per_clip_csv(evaluation: Evaluation, results: Results) -> bytes:
+def per_clip_csv(evaluation: Evaluation, results: ReportTables) -> bytes:
     """The same rows as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it."""
     keys = [column.key for column in results.columns if column.metric.per_clip and not column.magnitude]
     out = StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_TEXT, *_FORM, "flagged", *keys, "problems"])
+    writer.writerow([*_TEXT, *_LENGTHS, "flagged", *keys, "problems"])
     for row in clip_rows(evaluation, results):
-        form = [getattr(row.form, name, "") for name in (*_FORM, "flagged")]
+        lengths = [getattr(row.mismatch, name, "") for name in (*_LENGTHS, "flagged")]
         writer.writerow(
             [
                 *(harmless(row.text.get(name) or "") for name in _TEXT),
-                *form,
+                *lengths,
                 *(repr(row.numbers[key]) if key in row.numbers else "" for key in keys),
                 harmless(row.problems),
             ]

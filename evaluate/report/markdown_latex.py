@@ -9,8 +9,8 @@ from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import PublishedTable
 from syncdiff.evaluate.report.tables import (
     VERDICT_RULE,
-    Block,
-    Results,
+    MetricTable,
+    ReportTables,
     difference_text,
     dropped,
     interval_text,
@@ -38,7 +38,7 @@ def escape_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in visible(text))
 
 
-def markdown(evaluation: Evaluation, results: Results, published: PublishedTable | None) -> str:
+def markdown(evaluation: Evaluation, results: ReportTables, published: PublishedTable | None) -> str:
     """All tables, one a metric, with what must be known of each below it."""
     lines = ["# Evaluation", ""]
     for block in results.blocks:
@@ -73,7 +73,9 @@ def markdown(evaluation: Evaluation, results: Results, published: PublishedTable
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _rows(block: Block, bold: str, escape: Callable[[str], str], with_interval: str) -> Iterable[list[str]]:
+def _rows(
+    block: MetricTable, bold: str, escape: Callable[[str], str], with_interval: str
+) -> Iterable[list[str]]:
     for method in block.methods:
         cells = [escape(method)]
         for column in block.columns:
@@ -99,7 +101,7 @@ def _published_rows(published: PublishedTable, escape: Callable[[str], str]) -> 
     ]
 
 
-def latex(evaluation: Evaluation, results: Results, published: PublishedTable | None) -> str:
+def latex(evaluation: Evaluation, results: ReportTables, published: PublishedTable | None) -> str:
     """`table` environments, one a metric, for `\\input`. Needs the package booktabs."""
     parts = ["% Needs \\usepackage{booktabs} and \\usepackage{textcomp}.", ""]
     for number, block in enumerate(results.blocks):
@@ -127,7 +129,7 @@ def latex(evaluation: Evaluation, results: Results, published: PublishedTable | 
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _protocol_notes(results: Results) -> list[str]:
+def _protocol_notes(results: ReportTables) -> list[str]:
     """Of all blocks: the protocol once, and whatever names unverified weights."""
     found = dict.fromkeys(n for b in results.blocks for n in b.notes if is_general(n))
     return list(found)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.report.tables import Results, clips_text
+from syncdiff.evaluate.report.tables import ReportTables, clips_text
 
 # Values are named as in `syncdiff.evaluate.metrics.registry`.
 _SAME_LSE = "wav2lip-lrs"
@@ -108,7 +108,7 @@ WITHHELD = "withheld"
 
 
 @dataclass(frozen=True)
-class Line:
+class PublishedLine:
     """A method of one's own or a published one. cells: value name -> text; a value it lacks has no cell."""
 
     name: str
@@ -124,12 +124,12 @@ class PublishedTable:
     dataset: str
     keys: tuple[str, ...]
     heads: Mapping[str, str]
-    lines: tuple[Line, ...]
+    lines: tuple[PublishedLine, ...]
     notes: tuple[str, ...]
 
 
 def published_table(
-    evaluation: Evaluation, results: Results, published: Sequence[Comparison]
+    evaluation: Evaluation, results: ReportTables, published: Sequence[Comparison]
 ) -> PublishedTable | None:
     """Own means over all clips of each method, and published rows; None where there are none."""
     if not published:
@@ -150,10 +150,10 @@ def published_table(
         over = (
             clips_text(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]} clips" if counts else ""
         )
-        lines.append(Line(method, f"yours, {over}" if over else "yours", True, cells))
+        lines.append(PublishedLine(method, f"yours, {over}" if over else "yours", True, cells))
     for one in published:
         cells = {key: f"{one.values[key]:g}" if key in one.values else WITHHELD for key in one.row.values}
-        lines.append(Line(one.row.method, one.row.source, False, cells))
+        lines.append(PublishedLine(one.row.method, one.row.source, False, cells))
     notes = tuple(_notes(evaluation, keys, heads, published))
     return PublishedTable(published[0].row.dataset, keys, heads, tuple(lines), notes)
 

@@ -27,7 +27,7 @@ VERDICT_RULE = (
 
 
 @dataclass(frozen=True)
-class Column:
+class ValueColumn:
     """A value as a column. magnitude: |value| of each clip, since opposite errors must not cancel out."""
 
     value: Value
@@ -65,14 +65,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Block:
+class MetricTable:
     """Columns of a family of metrics (psnr, psnr_face, …) that go over the same clips; drawn as one table.
 
     compared: methods with any score. clips: how many all of those have. cells: by method and column key.
     best: the best of the compared methods for each column that has a direction.
     """
 
-    columns: tuple[Column, ...]
+    columns: tuple[ValueColumn, ...]
     methods: tuple[str, ...]
     compared: tuple[str, ...]
     clips: int
@@ -102,25 +102,25 @@ class Difference:
     """
 
     method: str
-    column: Column
+    column: ValueColumn
     interval: Interval
     verdict: str
 
 
 @dataclass(frozen=True)
-class Results:
+class ReportTables:
     """All tables. baseline: the method that the others are compared with, None where there is one only."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[MetricTable, ...]
     baseline: str | None
     differences: tuple[Difference, ...]
 
     @property
-    def columns(self) -> tuple[Column, ...]:
+    def columns(self) -> tuple[ValueColumn, ...]:
         return tuple(column for block in self.blocks for column in block.columns)
 
 
-def make_results(evaluation: Evaluation, baseline: str | None = None) -> Results:
+def make_results(evaluation: Evaluation, baseline: str | None = None) -> ReportTables:
     """All figures of an evaluation. baseline: the first method unless named.
 
     Raises ValueError for a baseline that is no method.
@@ -129,22 +129,22 @@ def make_results(evaluation: Evaluation, baseline: str | None = None) -> Results
         raise ValueError(f"no method {baseline!r}; there are {', '.join(evaluation.methods)}")
     blocks = tuple(_block(evaluation, columns) for columns in _groups(evaluation))
     if len(evaluation.methods) < 2:
-        return Results(blocks, None, ())
+        return ReportTables(blocks, None, ())
     first = baseline or evaluation.methods[0]
     others = [method for method in evaluation.methods if method != first]
     columns = [column for block in blocks for column in block.columns if column.metric.per_clip]
     found = (_difference(evaluation, column, method, first) for column in columns for method in others)
-    return Results(blocks, first, tuple(one for one in found if one is not None))
+    return ReportTables(blocks, first, tuple(one for one in found if one is not None))
 
 
-def columns_of(metric: MetricInfo) -> tuple[Column, ...]:
+def columns_of(metric: MetricInfo) -> tuple[ValueColumn, ...]:
     """A column for each value, and one more for the magnitude of those that should be 0."""
     columns = []
     for value in metric.values:
-        columns.append(Column(value, metric))
+        columns.append(ValueColumn(value, metric))
         if value.better == "zero" and metric.per_clip:
             size = replace(value, name=value.name + MAGNITUDE, title=f"|{value.title}|", better="lower")
-            columns.append(Column(size, metric, magnitude=True))
+            columns.append(ValueColumn(size, metric, magnitude=True))
     return tuple(columns)
 
 
@@ -153,9 +153,9 @@ def family(metric: MetricInfo) -> str:
     return metric.name.split("_")[0]
 
 
-def _groups(evaluation: Evaluation) -> list[tuple[Column, ...]]:
+def _groups(evaluation: Evaluation) -> list[tuple[ValueColumn, ...]]:
     """Columns that may stand in one table: of one family, over the same clips, with the same coverage."""
-    groups: dict[object, list[Column]] = {}
+    groups: dict[object, list[ValueColumn]] = {}
     for column in (column for metric in evaluation.metrics for column in columns_of(metric)):
         clips = tuple(_shared_clips(evaluation, column))
         covered = tuple(_coverage(evaluation, column, method) for method in evaluation.methods)
@@ -164,7 +164,7 @@ def _groups(evaluation: Evaluation) -> list[tuple[Column, ...]]:
     return [tuple(columns) for columns in groups.values()]
 
 
-def _block(evaluation: Evaluation, columns: tuple[Column, ...]) -> Block:
+def _block(evaluation: Evaluation, columns: tuple[ValueColumn, ...]) -> MetricTable:
     clips = _shared_clips(evaluation, columns[0])
     compared = tuple(m for m in evaluation.methods if _coverage(evaluation, columns[0], m).scored)
     cells = {
@@ -178,22 +178,22 @@ def _block(evaluation: Evaluation, columns: tuple[Column, ...]) -> Block:
     }
     cells = _same_kind(cells, columns, evaluation.methods)
     best = {column.key: name for column in columns if (name := _best(column, compared, cells))}
-    block = Block(columns, evaluation.methods, compared, len(clips), cells, best, ())
+    block = MetricTable(columns, evaluation.methods, compared, len(clips), cells, best, ())
     return replace(block, notes=tuple(_block_notes(evaluation, block)))
 
 
-def _coverage(evaluation: Evaluation, column: Column, method: str) -> Coverage:
+def _coverage(evaluation: Evaluation, column: ValueColumn, method: str) -> Coverage:
     return evaluation.coverage(method, column.key.removesuffix(MAGNITUDE) if column.magnitude else column.key)
 
 
-def _own_clips(evaluation: Evaluation, column: Column, method: str) -> Sequence[str]:
+def _own_clips(evaluation: Evaluation, column: ValueColumn, method: str) -> Sequence[str]:
     if column.metric.per_clip:
         return sorted(column.of(evaluation, method))
     pooled = evaluation.pooled_for(method, column.metric.name, "own")
     return pooled.clips if pooled else ()
 
 
-def _shared_clips(evaluation: Evaluation, column: Column) -> Sequence[str]:
+def _shared_clips(evaluation: Evaluation, column: ValueColumn) -> Sequence[str]:
     """Clips of all methods that have any; a method without a score would leave nothing to compare."""
     if column.metric.per_clip:
         found = {method: column.of(evaluation, method) for method in evaluation.methods}
@@ -203,7 +203,7 @@ def _shared_clips(evaluation: Evaluation, column: Column) -> Sequence[str]:
 
 
 def _figure(
-    evaluation: Evaluation, column: Column, method: str, clips: Sequence[str], scope: Scope
+    evaluation: Evaluation, column: ValueColumn, method: str, clips: Sequence[str], scope: Scope
 ) -> Interval | None:
     """The metric's own pooled value; with the bootstrap interval where that is the mean over clips."""
     pooled = evaluation.pooled_for(method, column.metric.name, scope)
@@ -221,7 +221,7 @@ def _figure(
 
 
 def _same_kind(
-    cells: Mapping[tuple[str, str], Cell], columns: Sequence[Column], methods: Sequence[str]
+    cells: Mapping[tuple[str, str], Cell], columns: Sequence[ValueColumn], methods: Sequence[str]
 ) -> dict[tuple[str, str], Cell]:
     """Cells without interval in a column where one method has none, so that a coincidence of pooled value and
     mean (clips of one length, frames pooled) does not look like a difference between methods."""
@@ -239,7 +239,7 @@ def _bare(figure: Interval | None) -> Interval | None:
     return figure and replace(figure, low=nan, high=nan)
 
 
-def _best(column: Column, methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str | None:
+def _best(column: ValueColumn, methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str | None:
     known = {m: one.mean for m in methods if (one := cells[m, column.key].shared) is not None}
     if len(known) < 2 or column.value.better not in ("higher", "lower"):
         return None
@@ -247,7 +247,7 @@ def _best(column: Column, methods: Sequence[str], cells: Mapping[tuple[str, str]
     return None if known[ranked[0]] == known[ranked[1]] else ranked[0]
 
 
-def _block_notes(evaluation: Evaluation, block: Block) -> Iterator[str]:
+def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
     """What must be said with each table: protocol, settings, clips, weights."""
     yield f"Protocol {evaluation.protocol.get('name') or 'without name'}; LSE {lse_name(evaluation)}."
     for metric in block.metrics:
@@ -272,7 +272,7 @@ def _block_notes(evaluation: Evaluation, block: Block) -> Iterator[str]:
         yield f"UNVERIFIED WEIGHTS: {', '.join(unverified)}. Their hash is not the published one."
 
 
-def _clips_note(block: Block) -> str:
+def _clips_note(block: MetricTable) -> str:
     per_clip = block.columns[0].metric.per_clip
     figure = "Mean [95 % bootstrap interval over clips]" if per_clip else "One value for all clips together"
     if not block.compared:
@@ -314,23 +314,23 @@ def settings_text(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {plain(value)}" for key, value in settings.items())
 
 
-def _difference(evaluation: Evaluation, column: Column, method: str, baseline: str) -> Difference | None:
+def _difference(evaluation: Evaluation, column: ValueColumn, method: str, baseline: str) -> Difference | None:
     interval = paired_difference(column.of(evaluation, method), column.of(evaluation, baseline))
     if interval is None:
         return None
     return Difference(method, column, interval, _verdict(column, interval))
 
 
-def _verdict(column: Column, interval: Interval) -> str:
+def _verdict(column: ValueColumn, interval: Interval) -> str:
     sure = interval.clips >= MIN_VERDICT_CLIPS and (interval.low > 0 or interval.high < 0)
     if column.value.better not in ("higher", "lower") or not sure:
         return ""
     return "better" if (interval.low > 0) == (column.value.better == "higher") else "worse"
 
 
-def difference_matrix(results: Results) -> list[tuple[Column, dict[str, Difference]]]:
+def difference_matrix(results: ReportTables) -> list[tuple[ValueColumn, dict[str, Difference]]]:
     """The differences as a line a value, with an entry for every method that has it."""
-    lines: dict[str, tuple[Column, dict[str, Difference]]] = {}
+    lines: dict[str, tuple[ValueColumn, dict[str, Difference]]] = {}
     for one in results.differences:
         lines.setdefault(one.column.key, (one.column, {}))[1][one.method] = one
     return list(lines.values())
@@ -349,7 +349,7 @@ def dropped(coverage: Coverage) -> int:
     return coverage.failed + coverage.missing
 
 
-def interval_text(column: Column, interval: Interval | None) -> tuple[str, str]:
+def interval_text(column: ValueColumn, interval: Interval | None) -> tuple[str, str]:
     """Mean, and interval in brackets; empty where there is none."""
     if interval is None:
         return "–", ""

@@ -15,10 +15,10 @@ from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import PublishedTable
 from syncdiff.evaluate.report.tables import (
     VERDICT_RULE,
-    Block,
-    Column,
     Difference,
-    Results,
+    MetricTable,
+    ReportTables,
+    ValueColumn,
     clips_text,
     difference_matrix,
     difference_text,
@@ -29,9 +29,9 @@ from syncdiff.evaluate.report.tables import (
 )
 from syncdiff.evaluate.report.warnings import (
     failure_groups,
-    flagged_forms,
-    form_sentence,
-    form_text,
+    flagged_mismatches,
+    mismatch_sentence,
+    mismatch_text,
     unmatched_text,
 )
 from syncdiff.pipeline.report.render import visible
@@ -42,7 +42,7 @@ GAP = 2
 
 
 def print_tables(
-    console: Console, evaluation: Evaluation, results: Results, published: PublishedTable | None
+    console: Console, evaluation: Evaluation, results: ReportTables, published: PublishedTable | None
 ) -> None:
     """Everything, in the order in which it is to be read: figures, differences, what is missing and why."""
     protocol = evaluation.protocol.get("name") or "without name"
@@ -61,17 +61,17 @@ def print_tables(
         _print_published(console, published)
     _print_not_computed(console, evaluation)
     _print_failures(console, evaluation)
-    _print_forms(console, evaluation)
+    _print_mismatches(console, evaluation)
     _print_unmatched(console, evaluation)
     for note in evaluation.notes:
         _say(console, f"! {visible(note)}", "yellow")
 
 
-def packed(width: int, block: Block, results: Results) -> Iterator[tuple[Column, ...]]:
+def packed(width: int, block: MetricTable, results: ReportTables) -> Iterator[tuple[ValueColumn, ...]]:
     """The block's columns in groups that fit the width, at least one in each."""
     name = _name_width(width, block.methods)
     room = width - name - len("scored") - len("dropped") - 3 * GAP
-    group: list[Column] = []
+    group: list[ValueColumn] = []
     used = 0
     for column in block.columns:
         texts = [column.head, *(_cell_text(block, method, column) for method in block.methods)]
@@ -89,7 +89,7 @@ def _name_width(width: int, names: Sequence[str]) -> int:
     return max(len("method"), min(longest, int(NAME_SHARE * width)))
 
 
-def _cell_text(block: Block, method: str, column: Column) -> str:
+def _cell_text(block: MetricTable, method: str, column: ValueColumn) -> str:
     return " ".join(interval_text(column, block.cells[method, column.key].shared)).strip()
 
 
@@ -99,7 +99,7 @@ def _table(first: str, width: int | None = None) -> Table:
     return table
 
 
-def _block_table(block: Block, columns: Sequence[Column]) -> Table:
+def _block_table(block: MetricTable, columns: Sequence[ValueColumn]) -> Table:
     table = _table("method", _name_width(80, block.methods))
     for column in columns:
         table.add_column(escape(column.head), justify="right", no_wrap=True)
@@ -127,7 +127,7 @@ def _say(console: Console, text: str, style: str = "") -> None:
     console.print(Text(text, style=style), highlight=False)
 
 
-def _print_differences(console: Console, results: Results) -> None:
+def _print_differences(console: Console, results: ReportTables) -> None:
     _say(console, f"\nDifference from {visible(results.baseline)}, clip by clip", "bold")
     lines = difference_matrix(results)
     methods = list(dict.fromkeys(one.method for one in results.differences))
@@ -191,11 +191,11 @@ def _print_failures(console: Console, evaluation: Evaluation) -> None:
         _say(console, visible(f"  {one.example}"), "dim")
 
 
-def _print_forms(console: Console, evaluation: Evaluation) -> None:
-    sentence = form_sentence(evaluation)
+def _print_mismatches(console: Console, evaluation: Evaluation) -> None:
+    sentence = mismatch_sentence(evaluation)
     if sentence:
         _say(console, f"\n{sentence}")
-    _list(console, [form_text(form) for form in flagged_forms(evaluation)])
+    _list(console, [mismatch_text(one) for one in flagged_mismatches(evaluation)])
 
 
 def _print_unmatched(console: Console, evaluation: Evaluation) -> None:

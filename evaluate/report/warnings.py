@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from syncdiff.evaluate.records import Evaluation, Failure, Form, Unmatched
+from syncdiff.evaluate.records import Evaluation, Failure, FormatMismatch, Unmatched
 from syncdiff.evaluate.report.tables import clips_text
 
 
@@ -36,12 +36,12 @@ def failure_groups(evaluation: Evaluation) -> tuple[FailureGroup, ...]:
     return tuple(sorted(made, key=lambda one: (not one.unexpected, -one.number)))
 
 
-def form_sentence(evaluation: Evaluation) -> str:
+def mismatch_sentence(evaluation: Evaluation) -> str:
     """How many clips differ in form from their references and what was done; empty where none does."""
-    differing = sum(form.differs for form in evaluation.forms)
+    differing = sum(mismatch.differs for mismatch in evaluation.mismatches)
     if not differing:
         return ""
-    flagged = len(flagged_forms(evaluation))
+    flagged = len(flagged_mismatches(evaluation))
     return (
         f"{clips_text(differing)} not of the reference's length, size or rate: compared over the frames "
         f"that both have, at 25 fps, in the reference's size. "
@@ -49,17 +49,17 @@ def form_sentence(evaluation: Evaluation) -> str:
     )
 
 
-def flagged_forms(evaluation: Evaluation) -> tuple[Form, ...]:
+def flagged_mismatches(evaluation: Evaluation) -> tuple[FormatMismatch, ...]:
     """Clips whose length differs by more than the rule allows."""
-    return tuple(form for form in evaluation.forms if form.flagged)
+    return tuple(mismatch for mismatch in evaluation.mismatches if mismatch.flagged)
 
 
-def form_text(form: Form) -> str:
-    text = f"{form.method}, {form.clip}: {form.generated_frames:,} frames, "
-    text += f"{form.reference_frames:,} in the reference"
-    if form.resized_from is None:
+def mismatch_text(mismatch: FormatMismatch) -> str:
+    text = f"{mismatch.method}, {mismatch.clip}: {mismatch.generated_frames:,} frames, "
+    text += f"{mismatch.reference_frames:,} in the reference"
+    if mismatch.resized_from is None:
         return text
-    (width, height), (to_width, to_height) = form.resized_from, form.reference_size
+    (width, height), (to_width, to_height) = mismatch.resized_from, mismatch.reference_size
     return f"{text}; resized from {width} × {height} to {to_width} × {to_height}"
 
 
@@ -86,5 +86,5 @@ def findings(evaluation: Evaluation) -> tuple[str, ...]:
         found.append(f"Not computed: {', '.join(one.metric for one in evaluation.not_computed)}; see below.")
     if evaluation.unmatched:
         found.append(f"{len(evaluation.unmatched):,} unmatched files or list entries; see below.")
-    sentence = form_sentence(evaluation)
+    sentence = mismatch_sentence(evaluation)
     return (*found, *((sentence,) if sentence else ()), *evaluation.notes)

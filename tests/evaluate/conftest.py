@@ -12,6 +12,7 @@ import stand_in_weights
 import torch
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
+from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.syncnet import SyncNet
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
@@ -153,3 +154,7 @@ class MovingFootage:
 
 def pair_of(made: MovingFootage, true: MovingFootage | None = None) -> ClipPair:
     return ClipPair("moving", made, true, made)  # type: ignore[arg-type]
+
+
+def values_of(metric: Metric, pair: ClipPair) -> dict[str, float]:
+    return metric.score(metric.measure(pair))

@@ -21,7 +21,7 @@ from syncdiff.evaluate.aggregate import (
     pooled_mean,
     pooled_records,
 )
-from syncdiff.evaluate.metrics.registry import Chosen, choose_metrics
+from syncdiff.evaluate.metrics.registry import MetricChoice, choose_metrics
 from syncdiff.evaluate.pairing.match import Matched
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import Case, Failure, Unmatched
@@ -131,7 +131,7 @@ class TestWorkers:
         index = index_outcomes(
             CaseResult(case("a", m), None, (outcome("fid", 1.0, method=m),), 0) for m in ("ours", "theirs")
         )
-        jobs = pool_jobs(index, Chosen(("fid",), (), ()), ("ours", "theirs"))
+        jobs = pool_jobs(index, MetricChoice(("fid",), (), ()), ("ours", "theirs"))
         with scoring_pool(WORK, load=lambda work: pool) as workers:
             ours, theirs = (pool_sets(workers, [job]) for job in jobs)
         assert {one.scope for one in ours} == {"shared", "own"} and "too-few-frames" in ours[0].problem
@@ -155,7 +155,7 @@ def two_methods() -> list[CaseResult]:
 
 def test_methods_are_compared_on_the_clips_that_all_have() -> None:
     index = index_outcomes(two_methods())
-    jobs = pool_jobs(index, Chosen(("psnr",), (), ()), ("ours", "theirs"))
+    jobs = pool_jobs(index, MetricChoice(("psnr",), (), ()), ("ours", "theirs"))
     pooled = [one for job in jobs for one in pooled_records(job, pooled_mean(job, index))]
     assert {(one.method, one.scope): (one.clips, one.values["psnr"]) for one in pooled} == {
         ("ours", "shared"): (("b",), 2.0),
@@ -167,7 +167,7 @@ def test_methods_are_compared_on_the_clips_that_all_have() -> None:
 
 def test_a_method_without_any_score_does_not_empty_the_comparison() -> None:
     results = [*two_methods(), CaseResult(case("a", "broken"), None, (outcome("psnr", None),), 0)]
-    jobs = pool_jobs(index_outcomes(results), Chosen(("psnr",), (), ()), ("ours", "theirs", "broken"))
+    jobs = pool_jobs(index_outcomes(results), MetricChoice(("psnr",), (), ()), ("ours", "theirs", "broken"))
     assert {job.method: job.clips for job in jobs if "shared" in job.scopes} == {
         "ours": ("b",),
         "theirs": ("b",),
@@ -177,7 +177,7 @@ def test_a_method_without_any_score_does_not_empty_the_comparison() -> None:
 def assembled(results: list[CaseResult]) -> Any:
     unmatched = (Unmatched("reference", "ours", "d", "no video was generated for it"),)
     matched = Matched(("ours", "theirs"), tuple(r.case for r in results), unmatched, ("a note",))
-    chosen = Chosen(("psnr",), (), ())
+    chosen = MetricChoice(("psnr",), (), ())
     index = index_outcomes(results)
     jobs = pool_jobs(index, chosen, matched.methods)
     pooled = [one for job in jobs for one in pooled_records(job, pooled_mean(job, index))]
@@ -203,7 +203,7 @@ def test_a_metric_that_no_clip_could_load_is_not_computed() -> None:
 def test_values_of_a_set_that_are_no_numbers_are_a_problem() -> None:
     (job,) = pool_jobs(
         index_outcomes([CaseResult(case("a"), None, (outcome("psnr", 1.0),), 0)]),
-        Chosen(("psnr",), (), ()),
+        MetricChoice(("psnr",), (), ()),
         ("ours",),
     )
     records = pooled_records(job, {"psnr": float(np.inf), "other": 1.0})

@@ -93,8 +93,8 @@ def test_a_clip_is_measured_once_and_found_again(tmp_path: Path, case: Case) -> 
     assert bench.calls == 1
     assert (first.outcomes[0].new, again.outcomes[0].new) == (True, False)
     assert first.outcomes[0].values == again.outcomes[0].values
-    assert first.form == again.form
-    assert first.form is not None and (first.form.frames, first.form.flagged) == (1, True)
+    assert first.mismatch == again.mismatch
+    assert first.mismatch is not None and (first.mismatch.frames, first.mismatch.flagged) == (1, True)
 
 
 def test_the_same_bytes_under_another_name_and_method_are_found_again(tmp_path: Path, case: Case) -> None:
@@ -240,7 +240,7 @@ def test_where_references_are_no_ground_truth_only_metrics_that_ask_get_them(
     result = Bench(tmp_path / "a", look, protocol=protocol).score(case)
     Bench(tmp_path / "b", look, protocol=protocol, needs_reference=True).score(case)
     assert seen == [False, True]
-    assert result.form is None
+    assert result.mismatch is None
 
 
 def test_a_cache_that_cannot_be_written_ends_the_run(tmp_path: Path, case: Case) -> None:

@@ -73,7 +73,7 @@ def dropped(source: Path, target: Path, every: int) -> Path:
 
 def foreign_mouth(source: Path, other: Path, target: Path, backend: FaceBackend) -> Path:
     """The mouth of another clip's face, aligned by eyes and nose, in place of this one's."""
-    here, there = Footage(source, backend), Footage(other, backend)
+    here, there = Footage(source, lambda: backend), Footage(other, lambda: backend)
     points = [clip.speaker.landmarks_px[clip.speaker.present] for clip in (here, there)]
     count = min(len(one) for one in points)
     matrices = [crop_matrices(one[:count], FACE_PX) for one in points]

@@ -60,7 +60,7 @@ def clip(make_media) -> Path:
 
 def pair(clip: Path, sound: Path | None = None) -> ClipPair:
     backend = DlibBackend()
-    return ClipPair("talk", Footage(clip, backend), None, Footage(sound or clip, backend))
+    return ClipPair("talk", Footage(clip, lambda: backend), None, Footage(sound or clip, lambda: backend))
 
 
 def detections(frames: int) -> list[np.ndarray]:

@@ -49,7 +49,7 @@ def score(clip: Path, backend: DlibBackend) -> Score:
     footage: dict[Path, Footage] = {}
 
     def of(path: Path) -> Footage:
-        return footage.setdefault(path, Footage(path, backend))
+        return footage.setdefault(path, Footage(path, lambda: backend))
 
     def score(made: Path, metric: Metric) -> dict[str, float]:
         return metric.score(metric.measure(ClipPair("clip", of(made), of(clip), of(made))))
@@ -126,10 +126,10 @@ def test_sound_moves_the_lag_and_nothing_else(realdata: Path, tmp_path: Path, ba
     lags = []
     for frames in (0, 2, 5, 10):
         path = degrade.late_sound(true, tmp_path / f"late{frames}.mov", frames)
-        made, metric = Footage(path, backend), AvCorrelation()
+        made, metric = Footage(path, lambda: backend), AvCorrelation()
         lags.append(metric.score(metric.measure(ClipPair("clip", made, None, made)))["av_lag"])
         if frames == 10:
-            pair = ClipPair("clip", made, Footage(true, backend), made)
+            pair = ClipPair("clip", made, Footage(true, lambda: backend), made)
             assert Psnr().score(Psnr().measure(pair))["psnr"] == 100
     assert [lag - lags[0] for lag in lags] == [0, 2, 5, 10]
 
@@ -141,7 +141,7 @@ def test_a_foreign_mouth_correlates_less(realdata: Path, tmp_path: Path, backend
     metric = AvCorrelation()
     own, foreign = (
         metric.score(metric.measure(ClipPair("clip", clip, None, clip)))["av_correlation"]
-        for clip in (Footage(true, backend), Footage(made, backend))
+        for clip in (Footage(true, lambda: backend), Footage(made, lambda: backend))
     )
     assert foreign < own - 0.2
 
@@ -157,9 +157,9 @@ def test_fid(
 ):
     """Even random Inception features tell how much a picture was damaged."""
     metric = Fid(build_inception(inception_weights), "face")
-    true = Footage(clip, backend)
+    true = Footage(clip, lambda: backend)
     values = []
     for path in methods[damage]:
-        made = Footage(path, backend)
+        made = Footage(path, lambda: backend)
         values.append(metric.pool([metric.measure(ClipPair("clip", made, true, made))])["fid"])
     assert ordered(values, "lower")

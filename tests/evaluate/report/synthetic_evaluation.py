@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
+
+from rich.console import Console
 
 from syncdiff.evaluate.metrics.base import Value
 from syncdiff.evaluate.records import (
     Case,
     Evaluation,
     Failure,
-    Form,
+    FormatMismatch,
     MetricInfo,
     NotComputed,
     Pooled,
@@ -17,6 +20,7 @@ from syncdiff.evaluate.records import (
     Unmatched,
     WeightUse,
 )
+from syncdiff.evaluate.report.write import print_report
 
 NASTY = "=cmd|'/C calc'!A0 \"><script>alert(1)</script>_$&%#{}~^\\`*[x](y)\n\u202e é\udcff"
 METRICS = (
@@ -78,7 +82,7 @@ def synthetic(
         scores=tuple(scores),
         failures=tuple(failures),
         pooled=tuple(pooled),
-        forms=(Form(methods[0], names[0], 40, 50, True, (96, 96), (224, 224), 30.0, 25.0),),
+        mismatches=(FormatMismatch(methods[0], names[0], 40, 50, True, (96, 96), (224, 224), 30.0, 25.0),),
         weights=(
             WeightUse("syncnet", "syncnet_v2.model", "0" * 64, False, ("lse",)),
             WeightUse("inception", "pt_inception.pth", "1" * 64, True, ("fid",)),
@@ -87,3 +91,9 @@ def synthetic(
         settings={"results": "results"},
         notes=("A note for readers.",),
     )  # fmt: skip
+
+
+def printed(evaluation: Evaluation, width: int = 80, **options: object) -> str:
+    out = StringIO()
+    print_report(Console(file=out, width=width), evaluation, **options)  # type: ignore[arg-type]
+    return out.getvalue()

@@ -13,9 +13,19 @@ import pytest
 
 from syncdiff.evaluate.clip_pair import Faces
 from syncdiff.evaluate.records import Case
-from syncdiff.evaluate.report.clip_strips import EXCERPT_FRAMES, Excerpt, draw_clips, mouth_boxes
+from syncdiff.evaluate.report.clip_strips import (
+    EXCERPT_FRAMES,
+    Excerpt,
+    choose_clips,
+    draw_clips,
+    mouth_boxes,
+    ranking_column,
+)
+from syncdiff.evaluate.report.tables import make_results
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
+
+from .synthetic_evaluation import synthetic
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +80,7 @@ def test_unreadable_file_becomes_a_note(tmp_path: Path, bars: Path, backend: Fac
 def test_only_the_first_seconds_are_read(media: ModuleType, tmp_path: Path, backend: FaceBackend) -> None:
     frames = np.zeros((EXCERPT_FRAMES + 30, 16, 16, 3), np.uint8)
     path = media.picture_clip(tmp_path / "long.mkv", frames)
-    assert Excerpt(path, backend).num_frames == EXCERPT_FRAMES
+    assert Excerpt(path, lambda: backend).num_frames == EXCERPT_FRAMES
 
 
 def test_mouth_of_a_frame_without_face_is_the_nearest() -> None:
@@ -91,3 +101,30 @@ def test_a_face_has_mouths_slices_and_a_chart(sample_raw: Path, backend: FaceBac
     assert decoded(drawn.mouths).size and decoded(drawn.slices).size
     assert 'class="truth"' in drawn.chart and 'class="loudness"' in drawn.chart
     assert len(drawn.frames) + len(drawn.mouths) + len(drawn.slices) < 120_000 * 4 / 3 + 1000
+
+
+def test_worst_and_best_are_chosen_by_direction() -> None:
+    evaluation = synthetic(("ours",))
+    column = ranking_column(make_results(evaluation))
+    assert column is not None and column.key == "lse_d"
+    chosen = choose_clips(evaluation, column, 3)
+    assert [(one.case.clip, one.worst) for one in chosen] == [
+        ("spk/007", True),
+        ("spk/006", True),
+        ("spk/000", False),
+    ]
+    by_psnr = ranking_column(make_results(evaluation), "psnr")
+    assert by_psnr is not None
+    assert choose_clips(evaluation, by_psnr, 1)[0].case.clip == "spk/000"
+    by_offset = ranking_column(make_results(evaluation), "sync_offset")
+    assert by_offset is not None and by_offset.magnitude
+    with pytest.raises(ValueError, match="no value 'fid'"):
+        ranking_column(make_results(evaluation), "fid")
+
+
+def test_no_clip_is_both_worst_and_best() -> None:
+    evaluation = synthetic(("ours",), clips=2)
+    column = ranking_column(make_results(evaluation))
+    assert column is not None
+    names = [one.case.clip for one in choose_clips(evaluation, column, 20)]
+    assert len(names) == len(set(names)) == 2

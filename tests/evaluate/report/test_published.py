@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from syncdiff.evaluate.report.published import ROWS, comparable
+from syncdiff.evaluate.report.published import ROWS, WITHHELD, comparable, published_table
+from syncdiff.evaluate.report.tables import make_results
+
+from .synthetic_evaluation import printed, synthetic
 
 
 def test_only_matching_protocols_are_shown() -> None:
@@ -34,3 +37,20 @@ def test_every_row_names_its_source() -> None:
     assert all(row.source for row in ROWS)
     with pytest.raises(ValueError, match="no published figures for 'hdtf'"):
         comparable("hdtf", "reconstruction", "wav2lip-lrs")
+
+
+def test_published_rows_beside_yours_only_where_protocols_match() -> None:
+    evaluation = synthetic()
+    table = published_table(
+        evaluation, make_results(evaluation), comparable("lrs2", "reconstruction", "wav2lip-lrs")
+    )
+    assert table is not None
+    lines = {line.name: line for line in table.lines}
+    assert lines["ours"].cells["lse_d"] == "6.350"
+    assert lines["TalkLip"].cells["lse_d"] == "6.08"
+    assert lines["Wav2Lip"].cells["lse_d"] == WITHHELD
+    assert any("its protocol is unsynced, yours is reconstruction" in note for note in table.notes)
+    assert any("UNVERIFIED" in note for note in table.notes)
+    other = comparable("lrs2", "reconstruction", "syncnet-tracks")
+    assert all("lse_d" not in one.values for one in other)
+    assert "withheld" in printed(evaluation, published=other)
