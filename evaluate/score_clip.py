@@ -149,7 +149,7 @@ class Scorer:
 
     def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
         """A metric's values over the clips whose statistics these are. Raises what the metric raises."""
-        return self._metric(name).pool(_Stored(entries))
+        return self._metric(name).pool(_load_statistics(entry) for entry in entries)
 
     def _metric(self, name: str) -> Metric:
         """The metric, loaded once. Raises LoadError, each time the same."""
@@ -291,22 +291,12 @@ def format_mismatch(case: Case, statistics: Statistics) -> FormatMismatch:
     )
 
 
-class _Stored(Sequence[Statistics]):
-    """Statistics read from the cache one by one, so that a large set need not be in memory at once."""
-
-    def __init__(self, entries: Sequence[Path]) -> None:
-        self._entries = entries
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return _Stored(self._entries[index])
-        found = load_entry(self._entries[index])
-        if found is None or isinstance(found, ClipError):
-            raise StorageError(f"{self._entries[index]} is gone or damaged; run the same command again")
-        return found
+def _load_statistics(entry: Path) -> Statistics:
+    """Raises StorageError."""
+    statistics = load_entry(entry)
+    if statistics is None or isinstance(statistics, ClipError):
+        raise StorageError(f"{entry} is gone or damaged; run the same command again")
+    return statistics
 
 
 def failed_case(task: Task, error: Exception) -> CaseResult:

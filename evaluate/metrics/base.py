@@ -11,7 +11,7 @@ A new metric is a file with a subclass of `Metric`, and a line in `syncdiff.eval
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias
 
@@ -64,7 +64,10 @@ class Metric(ABC):
     def score(self, statistics: Statistics) -> dict[str, float]:
         """The values of one clip, by the names in `values`."""
 
-    def pool(self, clips: Sequence[Statistics]) -> dict[str, float]:
-        """The values of a set of at least one clip: by default the unweighted mean over clips."""
+    def pool(self, clips: Iterable[Statistics]) -> dict[str, float]:
+        """The values of a set of at least one clip: by default the unweighted mean over clips.
+
+        clips: gone through once; a large set need not be in memory at once.
+        """
         scores = [self.score(clip) for clip in clips]
         return {value.name: float(np.mean([score[value.name] for score in scores])) for value in self.values}

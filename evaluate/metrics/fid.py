@@ -10,7 +10,7 @@ It is a value of a set: clips have none. Few frames overestimate it, so only set
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
@@ -58,7 +58,7 @@ class Fid(Metric):
     def score(self, statistics: Statistics) -> dict[str, float]:
         return {}
 
-    def pool(self, clips: Sequence[Statistics]) -> dict[str, float]:
+    def pool(self, clips: Iterable[Statistics]) -> dict[str, float]:
         """Raises ClipError("fid", "too-few-frames") for fewer than two."""
         # clip by clip, since the features of a test set do not fit into memory
         both = ((Moments.of(clip["generated"]), Moments.of(clip["reference"])) for clip in clips)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import cv2
@@ -125,7 +125,7 @@ class TalkLip(Metric):
         means = np.mean(statistics["per_frame"], axis=0)
         return {value.name: float(mean) for value, mean in zip(self.values, means, strict=True)}
 
-    def pool(self, clips: Sequence[Statistics]) -> dict[str, float]:
+    def pool(self, clips: Iterable[Statistics]) -> dict[str, float]:
         """The mean over the frames of all clips: long clips weigh more."""
         return self.score({"per_frame": np.concatenate([clip["per_frame"] for clip in clips])})
 

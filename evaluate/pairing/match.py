@@ -6,7 +6,7 @@ references are the clips that pictures were taken from, a result `<picture>__<so
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,8 +35,8 @@ class References:
     folder: Path | None = None
     notes: tuple[str, ...] = ()
 
-    def __contains__(self, name: str) -> bool:
-        return self.find(name) is not None
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.find(name) is not None
 
     def find(self, name: str) -> Path | None:
         """The video of this clip name, or the file at this path below the folder."""
@@ -92,7 +92,7 @@ def match(
             lines, note = without_annotations(lines, references)
             notes += [note] if note else []
     found = find_results(
-        results, _known(lines, references, protocol), sub_folders=sub_folders, leave_out=leave_out
+        results, _expected_names(lines, references, protocol), sub_folders=sub_folders, leave_out=leave_out
     )
     if lines is None and references is not None:
         references = _single(found, results, references)
@@ -231,35 +231,18 @@ def _pair_line(line: ListLine, protocol: Protocol, references: References | None
     )
 
 
-def _known(
+def _expected_names(
     lines: Sequence[ListLine] | None, references: References | None, protocol: Protocol
-) -> Collection[str] | None:
-    """Names that results should have, None where nothing says so."""
+) -> Callable[[str], bool] | None:
+    """Whether results should have a clip of this name; None where nothing says so."""
     if lines is not None:
-        return {clip_name(name) for line in lines for name in line.names}
+        return {clip_name(name) for line in lines for name in line.names}.__contains__
     if references is None:
         return None
+    pictures = references.videos
     if protocol.reference == "ground-truth":
-        return references.videos
-    return _Joint(references.videos)
-
-
-class _Joint(Collection[str]):
-    """The names `<picture>` and `<picture>__<anything>`."""
-
-    def __init__(self, pictures: Mapping[str, Path]) -> None:
-        self._pictures = pictures
-
-    def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str):
-            return False
-        return name in self._pictures or any(picture in self._pictures for picture, _ in _splits(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._pictures)
-
-    def __len__(self) -> int:
-        return len(self._pictures)
+        return pictures.__contains__
+    return lambda name: name in pictures or any(picture in pictures for picture, _ in _splits(name))
 
 
 def _splits(name: str) -> Iterator[tuple[str, str]]:
@@ -305,6 +288,3 @@ def _no_case(found: FoundMethods, references: References | None, list_file: Path
 
 def _some(names: Collection[str]) -> str:
     return ", ".join(sorted(names)[:_MOST_EXAMPLES]) + (", ..." if len(names) > _MOST_EXAMPLES else "")
-
-
-__all__ = ["MatchError", "Matched", "NothingFoundError", "References", "folder_references", "match"]

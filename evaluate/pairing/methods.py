@@ -12,7 +12,7 @@ RESULTS is one method, or holds several as sub-folders:
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import splitext
@@ -94,15 +94,15 @@ def list_videos(folder: Path, *, leave_out: Path | None = None) -> Listed:
 
 def find_results(
     folders: Sequence[Path],
-    known: Collection[str] | None = None,
+    expected: Callable[[str], bool] | None = None,
     *,
     sub_folders: bool | None = None,
     leave_out: Path | None = None,
 ) -> FoundMethods:
     """The methods in these folders, by the rule above; `sub_folders` decides it for a single folder.
 
-    known: names that results should have; None where nothing says so. Raises MatchError as `list_videos`
-    does, and NothingFoundError where there is no video.
+    expected: whether results should have a clip of this name; None where nothing says so. Raises MatchError
+    as `list_videos` does, and NothingFoundError where there is no video.
     """
     listed = [list_videos(folder, leave_out=leave_out) for folder in folders]
     if not any(one.videos for one in listed):
@@ -112,7 +112,7 @@ def find_results(
         names = method_names(folders)
         methods = tuple(Method(n, one.videos) for n, one in zip(names, listed, strict=True))
     else:
-        methods, note = _of_one(folders[0], listed[0].videos, known, sub_folders)
+        methods, note = _of_one(folders[0], listed[0].videos, expected, sub_folders)
         notes += (note,) if note else ()
     problems = tuple(
         Unmatched("generated", None, f"{folder}/{name}", reason)
@@ -135,14 +135,14 @@ def method_names(folders: Sequence[Path]) -> list[str]:
 
 
 def _of_one(
-    folder: Path, videos: Mapping[str, Path], known: Collection[str] | None, sub_folders: bool | None
+    folder: Path, videos: Mapping[str, Path], expected: Callable[[str], bool] | None, sub_folders: bool | None
 ) -> tuple[tuple[Method, ...], str]:
     """The methods in one folder, and a sentence on how they were told apart."""
     grouped: dict[str, dict[str, Path]] = {}
     for name, path in videos.items():
         first, below, rest = name.partition("/")
         grouped.setdefault(first if below else "", {})[rest or first] = path
-    nested = _are_methods(videos, grouped, known) if sub_folders is None else sub_folders
+    nested = _are_methods(videos, grouped, expected) if sub_folders is None else sub_folders
     if nested and "" in grouped:
         loose = ", ".join(sorted(grouped[""])[:3])
         raise MatchError(f"{folder}: its sub-folders are methods, but videos lie beside them: {loose}")
@@ -160,11 +160,13 @@ def _of_one(
 
 
 def _are_methods(
-    videos: Mapping[str, Path], grouped: Mapping[str, Mapping[str, Path]], known: Collection[str] | None
+    videos: Mapping[str, Path],
+    grouped: Mapping[str, Mapping[str, Path]],
+    expected: Callable[[str], bool] | None,
 ) -> bool:
-    if known is not None:
-        below = sum(name in known for group, own in grouped.items() if group for name in own)
-        return below > sum(name in known for name in videos)
+    if expected is not None:
+        below = sum(expected(name) for group, own in grouped.items() if group for name in own)
+        return below > sum(map(expected, videos))
     names = {name for own in grouped.values() for name in own}
     if "" in grouped or len(grouped) < 2:
         return False

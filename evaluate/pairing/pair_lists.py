@@ -11,10 +11,10 @@ What a line holds is stated by the protocol:
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError, clip_name
 
@@ -62,13 +62,9 @@ def read_list(path: Path, form: Literal["files", "pairs"]) -> list[ListLine]:
     return lines
 
 
-class Names(Protocol):
-    """Whatever can tell whether it holds something of this name."""
-
-    def __contains__(self, name: str) -> bool: ...
-
-
-def without_annotations(lines: Sequence[ListLine], references: Names) -> tuple[list[ListLine], str | None]:
+def without_annotations(
+    lines: Sequence[ListLine], references: Container[str]
+) -> tuple[list[ListLine], str | None]:
     """Lines without second words that are remarks, as in LRS2's test.txt, and a sentence that says so.
 
     They are remarks when no line's second word names a reference, and the first word of some line does.

@@ -104,7 +104,7 @@ def test_no_face_is_found_out_once(make_media: Media, monkeypatch: pytest.Monkey
     calls = []
     detect = backend.detect
     monkeypatch.setattr(backend, "detect", lambda *given: calls.append(1) or detect(*given))
-    clip = Footage(make_media("pattern.mp4", *picture(0.6)), backend)
+    clip = Footage(make_media("pattern.mp4", *picture(0.6)), lambda: backend)
     for _ in range(2):
         with pytest.raises(ClipError) as error:
             _ = clip.speaker

@@ -26,7 +26,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def names(root: Path, known: Iterable[str] | None = None, **options: bool) -> dict[str, list[str]]:
-    found = find_results([root], None if known is None else set(known), **options)
+    found = find_results([root], None if known is None else set(known).__contains__, **options)
     return {method.name: sorted(method.videos) for method in found.methods}
 
 
