@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
-from math import floor, isfinite
+from math import floor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from syncdiff.evaluate.report.clip_strips import (
     draw_clips,
     ranking_column,
 )
-from syncdiff.evaluate.report.json_csv import ClipRow, clip_rows
+from syncdiff.evaluate.report.json_csv import clip_rows
 from syncdiff.evaluate.report.published import WITHHELD, PublishedTable
 from syncdiff.evaluate.report.tables import (
     VERDICT_RULE,
@@ -134,8 +134,7 @@ def make_page(
     a `rank_by` that cannot rank.
     """
     rank = ranking_column(results, rank_by)
-    columns = [column for column in results.columns if column.metric.per_clip and not column.magnitude]
-    rows, total = table_rows(evaluation, results, columns, rank, folder)
+    rows, total = table_rows(evaluation, results, rank, folder)
     return render(
         "syncdiff.evaluate.report",
         "report.html.j2",
@@ -153,7 +152,7 @@ def make_page(
         scatters=scatter_figures(evaluation, results),
         offsets=offset_figures(evaluation, results),
         shown=show_clips(evaluation, results, rank, clips, folder),
-        columns=columns,
+        columns=results.clip_columns,
         rows=rows,
         total_rows=total,
         settings=_settings(evaluation),
@@ -183,9 +182,7 @@ def link_to(target: Path, folder: Path) -> str:
 def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartFigure]:
     """How each value is spread over all clips of each method."""
     made = []
-    for column in results.columns:
-        if not column.metric.per_clip or column.magnitude:
-            continue
+    for column in results.clip_columns:
         values = {m: _array(column.of(evaluation, m)) for m in evaluation.methods}
         if any(len(one) for one in values.values()):
             label = f"{column.value.title} of each method"
@@ -201,9 +198,7 @@ def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple
     groups = []
     for method in evaluation.methods:
         figures = []
-        for column in results.columns:
-            if method == results.baseline or not column.metric.per_clip or column.magnitude:
-                continue
+        for column in results.clip_columns if method != results.baseline else ():
             ours, theirs = column.of(evaluation, method), column.of(evaluation, results.baseline)
             both = sorted(ours.keys() & theirs.keys())
             if not both:
@@ -295,9 +290,9 @@ def _show(
 ) -> Shown:
     case = one.case
     facts = []
-    for column in results.columns:
-        number = column.of(evaluation, case.method).get(case.clip) if column.metric.per_clip else None
-        if number is not None and not column.magnitude:
+    for column in results.clip_columns:
+        number = column.of(evaluation, case.method).get(case.clip)
+        if number is not None:
             facts.append((column.value.title, f"{column.text(number)} {column.value.unit}".strip()))
     links = [("generated video", link_to(case.generated, folder))]
     if case.reference is not None:
@@ -314,35 +309,29 @@ def _ordinal(rank: int) -> str:
 
 
 def table_rows(
-    evaluation: Evaluation,
-    results: ReportTables,
-    columns: Sequence[ValueColumn],
-    rank: ValueColumn | None,
-    folder: Path,
+    evaluation: Evaluation, results: ReportTables, rank: ValueColumn | None, folder: Path
 ) -> tuple[list[TableRow], int]:
     """Rows of the clip table, at most MOST_ROWS: those without a score first, then the worst; and how many
     there are in all."""
-    found = clip_rows(evaluation, results)
+    clips = clip_rows(evaluation, results)
     generated = {(case.method, case.clip): case.generated for case in evaluation.cases}
 
-    def badness(row: ClipRow) -> tuple[int, float]:
-        key = "" if rank is None else rank.key
-        number = row.numbers.get(key)
+    def badness(row: Mapping[str, Any]) -> tuple[int, float]:
+        number = None if rank is None else row.get(rank.key)
         if number is None or rank is None:
-            return (0 if row.problems or rank is not None else 1), 0.0
+            return (0 if row["problems"] or rank is not None else 1), 0.0
         return 1, number if rank.value.better == "higher" else -number
 
     rows = []
-    for row in sorted(found, key=badness)[:MOST_ROWS]:
-        name = (str(row.text["method"]), str(row.text["clip"]))
-        link = link_to(generated[name], folder) if row.text["status"] == "generated" else ""
-        numbers = tuple(_number(column, row.numbers.get(column.key)) for column in columns)
-        rows.append(TableRow(*name, link, str(row.text["status"]), numbers, row.problems))
-    return rows, len(found)
-
-
-def _number(column: ValueColumn, number: float | None) -> tuple[str, float | None]:
-    return ("", None) if number is None or not isfinite(number) else (column.text(number), number)
+    for row in sorted(clips, key=badness)[:MOST_ROWS]:
+        name = row["method"], row["clip"]
+        link = link_to(generated[name], folder) if row["status"] == "generated" else ""
+        numbers = ((column, row.get(column.key)) for column in results.clip_columns)
+        texts = tuple(
+            ("", None) if number is None else (column.text(number), number) for column, number in numbers
+        )
+        rows.append(TableRow(*name, link, row["status"], texts, row["problems"]))
+    return rows, len(clips)
 
 
 def _settings(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from io import BytesIO, StringIO
 from math import isfinite
 from typing import Any
@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syncdiff.evaluate.bootstrap import LEVEL, RESAMPLES, SEED, Interval
-from syncdiff.evaluate.records import Evaluation, Failure, FormatMismatch
+from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import PublishedTable
 from syncdiff.evaluate.report.tables import ReportTables
 from syncdiff.pipeline.datasets.clip_ids import escape_path
 
-_TEXT = ("method", "clip", "status", "generated", "reference", "sound")
+_TEXTS = ("method", "clip", "status", "generated", "reference", "sound")
 _LENGTHS = ("generated_frames", "reference_frames")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠", "|", "%", "'", '"')
 
@@ -107,85 +107,60 @@ def _text(text: str) -> str:
     return escape_path(text) if any("\ud800" <= character <= "\udfff" for character in text) else text
 
 
-@dataclass(frozen=True)
-class ClipRow:
-    """A clip of a method. status: "generated", or "missing" where no video was made for it."""
-
-    text: Mapping[str, str | None]
-    mismatch: FormatMismatch | None
-    numbers: Mapping[str, float]
-    problems: str
+def clip_schema(results: ReportTables) -> pa.Schema:
+    """Columns of the clips' table: texts, frame counts, one float64 column a value, and what went wrong."""
+    texts, problems = dict.fromkeys(_TEXTS, pa.string()), {"problems": pa.string()}
+    lengths = {**dict.fromkeys(_LENGTHS, pa.int64()), "flagged": pa.bool_()}
+    values = {column.key: pa.float64() for column in results.clip_columns}
+    return pa.schema({**texts, **lengths, **values, **problems})
 
 
-def clip_rows(evaluation: Evaluation, results: ReportTables) -> list[ClipRow]:
-    """Every clip that a method was to have, by method and name."""
-    columns = [column for column in results.columns if column.metric.per_clip and not column.magnitude]
+def clip_rows(evaluation: Evaluation, results: ReportTables) -> list[dict[str, Any]]:
+    """Every clip that a method was to have, by method and name: values by the columns of `clip_schema`.
+
+    What a clip lacks has no entry. status: "generated", or "missing" where no video was made for it.
+    """
     mismatches = {(one.method, one.clip): one for one in evaluation.mismatches}
-    failures: dict[tuple[str, str], list[Failure]] = {}
-    for failure in evaluation.failures:
-        failures.setdefault((failure.method, failure.clip), []).append(failure)
-    numbers = {(c.key, m): c.of(evaluation, m) for c in columns for m in evaluation.methods}
-    rows = []
+    problems: dict[tuple[str, str], list[str]] = {}
+    for f in evaluation.failures:
+        sentence = f"{f.metric}: {f.stage}/{f.reason}: {f.detail}"
+        problems.setdefault((f.method, f.clip), []).append(sentence)
+    numbers = {(c.key, m): c.of(evaluation, m) for c in results.clip_columns for m in evaluation.methods}
+    rows: list[dict[str, Any]] = []
     for case in evaluation.cases:
-        key = (case.method, case.clip)
-        text = {
-            "method": case.method,
-            "clip": case.clip,
-            "status": "generated",
-            "generated": str(case.generated),
-            "reference": str(case.reference) if case.reference else None,
-            "sound": str(case.sound),
-        }
-        found = {c.key: n for c in columns if (n := numbers[c.key, case.method].get(case.clip)) is not None}
-        problems = "; ".join(f"{f.metric}: {f.stage}/{f.reason}: {f.detail}" for f in failures.get(key, ()))
-        rows.append(ClipRow(text, mismatches.get(key), found, problems))
+        row: dict[str, Any] = {"method": case.method, "clip": case.clip, "status": "generated"}
+        row |= {"generated": str(case.generated), "sound": str(case.sound)}
+        row |= {"reference": str(case.reference)} if case.reference else {}
+        mismatch = mismatches.get((case.method, case.clip))
+        if mismatch is not None:
+            row |= {name: getattr(mismatch, name) for name in (*_LENGTHS, "flagged")}
+        for column in results.clip_columns:
+            number = numbers[column.key, case.method].get(case.clip)
+            row |= {} if number is None else {column.key: number}
+        rows.append(row | {"problems": "; ".join(problems.get((case.method, case.clip), ()))})
     for one in evaluation.unmatched:
         if one.side != "generated" and one.method is not None:
-            text = {"method": one.method, "clip": one.name, "status": "missing"}
-            rows.append(ClipRow(text, None, {}, one.reason))
-    return sorted(
-        rows, key=lambda row: (evaluation.methods.index(str(row.text["method"])), str(row.text["clip"]))
-    )
+            missing = {"method": one.method, "clip": one.name, "status": "missing", "problems": one.reason}
+            rows.append(missing)
+    return sorted(rows, key=lambda row: (evaluation.methods.index(row["method"]), row["clip"]))
 
 
 def per_clip_parquet(evaluation: Evaluation, results: ReportTables) -> bytes:
-    """The rows as Parquet: texts, frame counts, one float64 column a value, and what went wrong."""
+    """The clips' table as Parquet."""
     rows = clip_rows(evaluation, results)
-    keys = [column.key for column in results.columns if column.metric.per_clip and not column.magnitude]
-    columns: dict[str, pa.Array] = {
-        name: pa.array([_known(row.text.get(name)) for row in rows], pa.string()) for name in _TEXT
-    }
-    for name in _LENGTHS:
-        columns[name] = pa.array([getattr(row.mismatch, name, None) for row in rows], pa.int64())
-    columns["flagged"] = pa.array([getattr(row.mismatch, "flagged", None) for row in rows], pa.bool_())
-    for key in keys:
-        columns[key] = pa.array([row.numbers.get(key) for row in rows], pa.float64())
-    columns["problems"] = pa.array([_known(row.problems) for row in rows], pa.string())
+    valid = [{k: _text(v) if isinstance(v, str) else v for k, v in row.items()} for row in rows]
     sink = BytesIO()
-    pq.write_table(pa.table(columns), sink, compression="zstd")
+    pq.write_table(pa.Table.from_pylist(valid, clip_schema(results)), sink, compression="zstd")
     return sink.getvalue()
-
-
-def _known(text: str | None) -> str | None:
-    return None if text is None else _text(text)
 
 
 def per_clip_csv(evaluation: Evaluation, results: ReportTables) -> bytes:
     """The same rows as CSV. A text that a spreadsheet would run as a formula has an apostrophe before it."""
-    keys = [column.key for column in results.columns if column.metric.per_clip and not column.magnitude]
     out = StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([*_TEXT, *_LENGTHS, "flagged", *keys, "problems"])
+    writer = csv.DictWriter(out, clip_schema(results).names, lineterminator="\n")
+    writer.writeheader()
     for row in clip_rows(evaluation, results):
-        lengths = [getattr(row.mismatch, name, "") for name in (*_LENGTHS, "flagged")]
-        writer.writerow(
-            [
-                *(harmless(row.text.get(name) or "") for name in _TEXT),
-                *lengths,
-                *(repr(row.numbers[key]) if key in row.numbers else "" for key in keys),
-                harmless(row.problems),
-            ]
-        )
+        writer.writerow({k: harmless(v) if isinstance(v, str) and v else v for k, v in row.items()})
     return out.getvalue().encode("utf-8")
 
 

@@ -119,6 +119,11 @@ class ReportTables:
     def columns(self) -> tuple[ValueColumn, ...]:
         return tuple(column for block in self.blocks for column in block.columns)
 
+    @property
+    def clip_columns(self) -> tuple[ValueColumn, ...]:
+        """Those whose values single clips have; magnitudes only repeat them."""
+        return tuple(column for column in self.columns if column.metric.per_clip and not column.magnitude)
+
 
 def make_results(evaluation: Evaluation, baseline: str | None = None) -> ReportTables:
     """All figures of an evaluation. baseline: the first method unless named.
