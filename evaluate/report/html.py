@@ -46,7 +46,7 @@ from syncdiff.evaluate.report.warnings import (
 )
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.report.charts import MOST_DOTS, histogram, scatter, spread
+from syncdiff.pipeline.report.charts import MOST_DOTS, Figure, histogram, scatter, spread
 from syncdiff.pipeline.report.render import render
 
 PICTURE_BYTES = 8_000_000  # of all pictures in the page
@@ -84,15 +84,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
 }
 """
 )
-
-
-@dataclass(frozen=True)
-class ChartFigure:
-    """A chart with its title and a line below it."""
-
-    title: str
-    chart: Markup
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -179,7 +170,7 @@ def link_to(target: Path, folder: Path) -> str:
     return "./" + quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
 
 
-def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartFigure]:
+def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure]:
     """How each value is spread over all clips of each method."""
     made = []
     for column in results.clip_columns:
@@ -187,11 +178,11 @@ def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartF
         if any(len(one) for one in values.values()):
             label = f"{column.value.title} of each method"
             chart = spread(values, label=label, unit=_unit(column))
-            made.append(ChartFigure(column.head, chart))
+            made.append(Figure(column.head, chart))
     return made
 
 
-def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple[str, list[ChartFigure]]]:
+def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple[str, list[Figure]]]:
     """Each method against the baseline, value by value, a dot for every clip that both have."""
     if results.baseline is None:
         return []
@@ -206,7 +197,7 @@ def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple
             y, x = (np.array([one[clip] for clip in both]) for one in (ours, theirs))
             label = f"{column.value.title}: {method} against {results.baseline}"
             chart = scatter(x, y, label=label, x_name=results.baseline, y_name=method)
-            figures.append(ChartFigure(column.head, chart, _scatter_caption(column, x, y)))
+            figures.append(Figure(column.head, chart, _scatter_caption(column, x, y)))
         if figures:
             groups.append((method, figures))
     return groups
@@ -221,7 +212,7 @@ def _scatter_caption(column: ValueColumn, x: np.ndarray[Any, Any], y: np.ndarray
     return f"{number}; better on {wins}, those {side} the line"
 
 
-def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartFigure]:
+def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure]:
     """Histograms of what should be 0 frames: offsets and lags, a chart for each method."""
     made = []
     for column in results.columns:
@@ -245,7 +236,7 @@ def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[ChartF
                 median=(median, column.text(median)),
                 zero=True,
             )
-            made.append(ChartFigure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
+            made.append(Figure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
     return made
 
 

@@ -27,6 +27,16 @@ SQUARE = 300  # side of a scatter plot
 MOST_DOTS = 400  # drawn of a method's clips
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A chart with its title, a line of numbers below it and a sentence for its reader."""
+
+    title: str
+    chart: Markup
+    caption: str = ""
+    about: str = ""
+
+
 def tag(name: str, *inside: object, css: str = "", **attributes: object) -> Markup:
     """An element with this content. All is escaped but markup; fractions are rounded to a tenth."""
     pairs = ({"class": css} if css else {}) | attributes

@@ -22,6 +22,22 @@ from syncdiff.pipeline.store.read import ClipView
 
 MOMENTS = 6
 PLAIN_PX = 176  # side of pose and identity frames
+DRAWN_PX = 256  # side of a crop with landmarks and mask, so that lines stay finer than lips
+QUALITIES = (86, 75, 60, 45)
+
+# RGB of what is drawn; the page's legend uses the same (report.html.j2).
+MASK_RGB = (64, 150, 255)
+FACE_RGB = (120, 235, 120)
+LIPS_RGB = (255, 214, 64)
+MASK_TINT = 0.18
+
+# iBUG 300-W: lines of jaw, brows, nose, eyes and lips as (first, last, closed).
+_FACE_LINES = (
+    (0, 16, False), (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False),
+    (36, 41, True), (42, 47, True),
+)  # fmt: skip
+_LIP_LINES = ((48, 59, True), (60, 67, True))
+_SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True)
@@ -104,60 +120,53 @@ def choose_moments(opening: F32, detected: Bool) -> list[tuple[int, str]]:
 def _moments(
     view: ClipView, shown: Sequence[tuple[int, str]], landmarks: F32, masks: Bool, image_bytes: int
 ) -> tuple[Moment, ...]:
-    pose_index = view.column("pose_index")
-    identity_index = view.column("identity_index")
-    made = []
+    def condition(kind: str, frame: int, chosen: int) -> Picture | None:
+        """The frame `chosen` that conditions `frame`, None where there is none (-1)."""
+        if chosen < 0:
+            return None
+        address = data_address(resized(view.frames([chosen])[0], PLAIN_PX), image_bytes)
+        caption = (str(chosen), f"({signed(chosen - frame)})")
+        return Picture(address, f"{kind} frame {chosen} of frame {frame}", caption)
+
+    pose_index, identity_index = view.column("pose_index"), view.column("identity_index")
+    moments = []
     for number, (t, note) in enumerate(shown):
-        crop = view.frames([t])[0]
-        drawn = draw_over(crop, landmarks[number], masks[number])
-        caption = (f"frame {t}", f"{t / FPS:.2f} s")
-        best = identity_index[t][0] if identity_index.shape[1:] != (0,) else -1
-        made.append(
+        drawn = draw_over(view.frames([t])[0], landmarks[number], masks[number])
+        alt, caption = f"frame {t} with landmarks and mask", (f"frame {t}", f"{t / FPS:.2f} s")
+        identity = identity_index[t][0] if identity_index.shape[1:] != (0,) else -1
+        moments.append(
             Moment(
                 number=number + 1,
                 frame=t,
                 note=note,
-                drawn=Picture(
-                    data_address(drawn, image_bytes), f"frame {t} with landmarks and mask", caption
-                ),
-                pose=_condition(view, "pose", t, int(pose_index[t]), image_bytes),
-                identity=_condition(view, "identity", t, int(best), image_bytes),
+                drawn=Picture(data_address(drawn, image_bytes), alt, caption),
+                pose=condition("pose", t, int(pose_index[t])),
+                identity=condition("identity", t, int(identity)),
             )
         )
-    return tuple(made)
-
-
-def _condition(view: ClipView, kind: str, frame: int, chosen: int, image_bytes: int) -> Picture | None:
-    if chosen < 0:
-        return None
-    plain = resized(view.frames([chosen])[0], PLAIN_PX)
-    caption = (str(chosen), f"({signed(chosen - frame)})")
-    return Picture(data_address(plain, image_bytes), f"{kind} frame {chosen} of frame {frame}", caption)
+    return tuple(moments)
 
 
 def _warnings(view: ClipView, frames: Sequence[int], landmarks: F32, masks: Bool) -> list[str]:
     """What can be seen to be wrong without an eye."""
     size = masks.shape[1]
-    found = []
-    outside = [t for t, p, mask in zip(frames, landmarks, masks, strict=True) if _lips_uncovered(p, mask)]
+    uncovered, outside = [], []
+    for t, points, mask in zip(frames, landmarks, masks, strict=True):
+        x, y = np.rint(points[48:68]).astype(int).T
+        inside = (x >= 0) & (y >= 0) & (x < size) & (y < size)
+        if not mask[y[inside], x[inside]].all():
+            uncovered.append(str(t))
+        face = points[17:]  # without the jaw, which a crop may cut
+        if (face < -0.5).any() or (face > size - 0.5).any():
+            outside.append(str(t))
+    warnings = []
+    if uncovered:
+        warnings.append("lip points outside the mask in frame " + ", ".join(uncovered))
     if outside:
-        found.append("lip points outside the mask in frame " + ", ".join(map(str, outside)))
-    beyond = [t for t, p in zip(frames, landmarks, strict=True) if _out(p[17:], size)]
-    if beyond:
-        found.append("face points outside the crop in frame " + ", ".join(map(str, beyond)))
+        warnings.append("face points outside the crop in frame " + ", ".join(outside))
     if view.value("source_damage"):
-        found.append("damaged source")
-    return found
-
-
-def _lips_uncovered(points: F32, mask: Bool) -> bool:
-    x, y = np.rint(points[48:68]).astype(int).T
-    inside = (x >= 0) & (y >= 0) & (x < len(mask)) & (y < len(mask))
-    return bool((~mask[y[inside], x[inside]]).any())
-
-
-def _out(points: F32, size: int) -> bool:
-    return bool((points < -0.5).any() or (points > size - 0.5).any())
+        warnings.append("damaged source")
+    return warnings
 
 
 def _chart(view: ClipView, opening: F32, frames: Sequence[int]) -> Markup:
@@ -174,17 +183,16 @@ def _chart(view: ClipView, opening: F32, frames: Sequence[int]) -> Markup:
         if lag:
             middle = len(opening) / 2 / FPS
             span = (middle, middle + lag / FPS, lag_text(lag, brief=True))
-    marks = [((t + 0.5) / FPS, str(number + 1)) for number, t in enumerate(frames)]
-    gaps = _stretches(~view.column("detected"))
-    bands = [(first / FPS, last / FPS) for first, last in gaps]
-    label = "mouth opening and loudness over time"
-    return timeline(series, rate_hz=FPS, label=label, marks=marks, span=span, bands=bands)
-
-
-def _stretches(flags: Bool) -> list[tuple[int, int]]:
-    """Where flags [T] are set, as stretches [first, last)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    missing = np.concatenate([[False], ~view.column("detected"), [False]])
+    edges = (np.flatnonzero(np.diff(missing.astype(np.int8))) / FPS).tolist()
+    return timeline(
+        series,
+        rate_hz=FPS,
+        label="mouth opening and loudness over time",
+        marks=[((t + 0.5) / FPS, str(number + 1)) for number, t in enumerate(frames)],
+        span=span,
+        bands=list(zip(edges[::2], edges[1::2], strict=True)),
+    )
 
 
 def lag_text(lag_frames: int | None, *, brief: bool = False) -> str:
@@ -200,75 +208,43 @@ def lag_text(lag_frames: int | None, *, brief: bool = False) -> str:
 
 
 def _facts(view: ClipView) -> list[tuple[str, str]]:
-    pose = view.column("head_pose_deg")
-    opening = view.column("mouth_opening")
-    frames, r = view.num_frames, view.value("av_correlation")
+    """What is known of a row, as (name, value) for people; what is not known is left out."""
+    pose, opening = view.column("head_pose_deg"), view.column("mouth_opening")
+    matrices: NDArray[np.float64] = view.column("crop_matrix").astype(np.float64)
+    scale = np.median(np.sqrt(np.abs(np.linalg.det(matrices[..., :2]))))  # crop pixels per source pixel
+    frames, correlation = view.num_frames, view.value("av_correlation")
+    jumps = crop_jumps(matrices, np.full(frames, float(view.value("face_size_px"))), np.array([frames]))
+    most = int(np.nan_to_num(jumps).argmax())
     start = view.value("start_frame")
     width, height, fps = (view.value(f"source_{name}") for name in ("width_px", "height_px", "fps"))
     span = f"{frames} {'frame' if frames == 1 else 'frames'}, {frames / FPS:.2f} s" + (
         f", from frame {start} of the source" if start else ""
     )
-    sound = view.value("audio_padded_samples")
-    lag = "no sound in the source" if sound is None else lag_text(view.value("av_lag_frames"))
+    padded = view.value("audio_padded_samples")
+
+    def turn(axis: int) -> str:
+        degrees = pose[:, axis]
+        return f"{signed(round(float(degrees.min())))}° to {signed(round(float(degrees.max())))}°"
+
     facts = [
         ("speaker", view.value("speaker_id")),
         ("said", view.value("transcript")),
         ("source", view.value("source")),
         ("picture", f"{width} × {height} at {fps:.4g} fps"),
         ("length", span),
-        ("eyes apart", f"{view.value('interocular_px'):.0f} px, scaled by {_scale(view):.2g}"),
+        ("eyes apart", f"{view.value('interocular_px'):.0f} px, scaled by {scale:.2g}"),
         ("coverage", f"{100 * view.value('coverage'):.1f} % detected"),
-        ("crop moves", _jump_text(view)),
+        ("crop moves", f"up to {100 * jumps[most]:.1f} %, at frame {most}"),
         ("sharpness", f"{view.value('sharpness'):.0f}"),
         ("faces", f"{view.value('num_faces')} in the shot"),
-        ("lag", lag),
-        ("correlation", "undefined" if r is None else f"{r:.2f}"),
-        *((name, _range(pose[:, axis])) for axis, name in ((1, "yaw"), (0, "pitch"), (2, "roll"))),
+        ("lag", "no sound in the source" if padded is None else lag_text(view.value("av_lag_frames"))),
+        ("correlation", "undefined" if correlation is None else f"{correlation:.2f}"),
+        *((name, turn(axis)) for axis, name in ((1, "yaw"), (0, "pitch"), (2, "roll"))),
         ("mouth", f"{np.nanmin(opening):.2f} to {np.nanmax(opening):.2f} open"),
-        ("silence", f"{sound * 1000 / SAMPLE_RATE_HZ:.0f} ms added at the end" if sound else None),
+        ("silence", f"{padded * 1000 / SAMPLE_RATE_HZ:.0f} ms added at the end" if padded else None),
         ("ffmpeg said", view.value("source_damage")),
     ]
-    return [(name, _cut(value, 200)) for name, value in facts if value]
-
-
-def _scale(view: ClipView) -> float:
-    """Crop pixels per source pixel, median over the row."""
-    matrices: NDArray[np.float64] = view.column("crop_matrix").astype(np.float64)
-    return float(np.median(np.sqrt(np.abs(np.linalg.det(matrices[..., :2])))))
-
-
-def _jump_text(view: ClipView) -> str:
-    frames = view.num_frames
-    size = np.full(frames, float(view.value("face_size_px")))
-    jumps = crop_jumps(view.column("crop_matrix"), size, np.array([frames]))
-    most = int(np.nan_to_num(jumps).argmax())
-    return f"up to {100 * jumps[most]:.1f} %, at frame {most}"
-
-
-def _range(degrees: F32) -> str:
-    return f"{signed(round(float(degrees.min())))}° to {signed(round(float(degrees.max())))}°"
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-DRAWN_PX = 256  # side of a crop with landmarks and mask, so that lines stay finer than lips
-QUALITIES = (86, 75, 60, 45)
-
-# RGB of what is drawn; the page's legend uses the same (report.html.j2).
-MASK_RGB = (64, 150, 255)
-FACE_RGB = (120, 235, 120)
-LIPS_RGB = (255, 214, 64)
-MASK_TINT = 0.18
-
-# iBUG 300-W: lines of jaw, brows, nose, eyes and lips as (first, last, closed).
-_FACE_LINES = (
-    (0, 16, False), (17, 21, False), (22, 26, False), (27, 30, False), (31, 35, False),
-    (36, 41, True), (42, 47, True),
-)  # fmt: skip
-_LIP_LINES = ((48, 59, True), (60, 67, True))
-_SUBPIXEL_BITS = 4
+    return [(name, v if len(v) <= 200 else v[:199] + "…") for name, v in facts if v]
 
 
 def draw_over(crop: U8, landmarks: F32, mask: Bool) -> U8:

@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from syncdiff.pipeline.records import check_array
 
-_NICE = (1, 2, 5)
-
 
 @dataclass(frozen=True)
 class Quantity:
@@ -66,11 +64,12 @@ class Distribution:
     maximum: float
 
 
-class Tally:
+class RunningHistogram:
     """Counts one quantity. Memory does not grow with the number of values."""
 
     def __init__(self, quantity: Quantity) -> None:
         self.quantity = quantity
+        self._start = quantity.low - (0.5 * quantity.step if quantity.whole else 0.0)
         self._bins = np.zeros(round((quantity.high - quantity.low) / quantity.step), np.int64)
         self._sums = np.zeros(len(self._bins))
         self._missing = 0
@@ -78,16 +77,19 @@ class Tally:
 
     def add(self, values: NDArray[Any], missing: int = 0) -> None:
         """Count these values [n]; those that are not numbers count as missing, as do `missing` more."""
-        known = np.asarray(values, np.float64)
-        known = known[np.isfinite(known)]
-        self._missing += missing + len(values) - len(known)
-        if not len(known):
+        numbers = np.asarray(values, np.float64)
+        numbers = numbers[np.isfinite(numbers)]
+        self._missing += missing + len(values) - len(numbers)
+        if not len(numbers):
             return
-        self._minimum = min(self._minimum, float(known.min()))
-        self._maximum = max(self._maximum, float(known.max()))
-        places = self._places(self._inward(known))
-        self._bins += np.bincount(places, minlength=len(self._bins))
-        self._sums += np.bincount(places, known, len(self._bins))
+        self._minimum = min(self._minimum, float(numbers.min()))
+        self._maximum = max(self._maximum, float(numbers.max()))
+        if self.quantity.log:
+            bins = self._bin_of(np.log10(np.maximum(numbers, 10.0**self.quantity.low)))
+        else:
+            bins = self._bin_of(numbers)
+        self._bins += np.bincount(bins, minlength=len(self._bins))
+        self._sums += np.bincount(bins, numbers, len(self._bins))
 
     def finish(self, max_bins: int = 36) -> Distribution:
         """The distribution so far, with about 2 n^(1/3) bins to draw (Rice's rule), at most `max_bins`."""
@@ -95,41 +97,29 @@ class Tally:
         if not number:
             nan = float("nan")
             return Distribution(self.quantity, (), (), 0, self._missing, 0, nan, nan, nan, nan, nan)
-        first, last, width = self._shown(number, max_bins)
+        first, last, width = self._drawn(number, max_bins)
         part = self._bins[first:last]
         counts = np.add.reduceat(part, np.arange(0, len(part), width))
         edges = self._start + self.quantity.step * (first + width * np.arange(len(counts) + 1))
-        low, median, high = (self._quantile(share) for share in (0.05, 0.5, 0.95))
+        edges = 10.0**edges if self.quantity.log else np.round(edges, 9)
         return Distribution(
             self.quantity,
-            tuple(self._outward(np.asarray(edges, np.float64)).tolist()),
-            tuple(counts.tolist()),
-            number,
-            self._missing,
-            number - int(counts.sum()),
-            self._minimum,
-            low,
-            median,
-            high,
-            self._maximum,
+            edges=tuple(edges.tolist()),
+            counts=tuple(counts.tolist()),
+            number=number,
+            missing=self._missing,
+            beyond=number - int(counts.sum()),
+            minimum=self._minimum,
+            low=self._quantile(0.05),
+            median=self._quantile(0.5),
+            high=self._quantile(0.95),
+            maximum=self._maximum,
         )
 
-    @property
-    def _start(self) -> float:
-        return self.quantity.low - (0.5 * self.quantity.step if self.quantity.whole else 0.0)
-
-    def _places(self, inward: NDArray[np.float64]) -> NDArray[np.int64]:
+    def _bin_of(self, values: NDArray[np.float64]) -> NDArray[np.int64]:
         """The fine bins of these values; a value on an edge belongs above it, but for rounding of 1e-9."""
-        place = np.floor((inward - self._start) / self.quantity.step + 1e-9).astype(np.int64)
+        place = np.floor((values - self._start) / self.quantity.step + 1e-9).astype(np.int64)
         return np.asarray(np.clip(place, 0, len(self._bins) - 1), np.int64)
-
-    def _inward(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        if not self.quantity.log:
-            return values
-        return np.asarray(np.log10(np.maximum(values, 10.0**self.quantity.low)), np.float64)
-
-    def _outward(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.asarray(10.0**values if self.quantity.log else np.round(values, 9), np.float64)
 
     def _quantile(self, share: float) -> float:
         """The mean of the bin in which the quantile lies: exact where all its values are the same."""
@@ -137,7 +127,7 @@ class Tally:
         place = int(np.searchsorted(total, share * total[-1]))
         return float(np.clip(self._sums[place] / self._bins[place], self._minimum, self._maximum))
 
-    def _shown(self, number: int, max_bins: int) -> tuple[int, int, int]:
+    def _drawn(self, number: int, max_bins: int) -> tuple[int, int, int]:
         """First and last fine bin to draw, and how many of them make a drawn one.
 
         A far tail is cut off where it would leave the bulk no room: at the quantiles 0.5 and 99.5 %.
@@ -146,7 +136,7 @@ class Tally:
         first, last = int(used[0]), int(used[-1]) + 1
         total = np.cumsum(self._bins)
         inner_first, inner_last = (int(np.searchsorted(total, q * number)) for q in (0.005, 0.995))
-        always_first, always_last = self._places(np.array(self.quantity.shown))
+        always_first, always_last = self._bin_of(np.array(self.quantity.shown))
         inner_first, inner_last = min(inner_first, always_first), max(inner_last, always_last)
         if last - first > 3 * (inner_last + 1 - inner_first):
             first, last = inner_first, inner_last + 1
@@ -181,20 +171,16 @@ def add_joint(
 ) -> None:
     """Count pairs into `counts` [Y,X] in place; what lies beyond the edges counts at the edge."""
     check_array("counts", counts, np.int64, (len(y_edges) - 1, len(x_edges) - 1))
-    known = np.isfinite(x) & np.isfinite(y)
-    columns = np.clip(np.searchsorted(x_edges, x[known], "right") - 1, 0, counts.shape[1] - 1)
-    rows = np.clip(np.searchsorted(y_edges, y[known], "right") - 1, 0, counts.shape[0] - 1)
+    both = np.isfinite(x) & np.isfinite(y)
+    columns = np.clip(np.searchsorted(x_edges, x[both], "right") - 1, 0, counts.shape[1] - 1)
+    rows = np.clip(np.searchsorted(y_edges, y[both], "right") - 1, 0, counts.shape[0] - 1)
     np.add.at(counts, (rows, columns), 1)
 
 
 def _nice_width(width: float) -> int:
     """The next whole number of the form 1, 2 or 5 times a power of ten."""
-    scale = 1
-    while True:
-        for factor in _NICE:
-            if factor * scale >= width:
-                return factor * scale
-        scale *= 10
+    scale = int(10 ** np.floor(np.log10(max(width, 1.0))))
+    return next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= width)
 
 
 def short(value: float) -> str:

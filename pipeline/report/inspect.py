@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from markupsafe import Markup
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
@@ -20,12 +19,12 @@ from rich.table import Table
 from syncdiff.pipeline.console import bytes_text
 from syncdiff.pipeline.records import advice
 from syncdiff.pipeline.report import charts
+from syncdiff.pipeline.report.charts import Figure
 from syncdiff.pipeline.report.contact_sheets import MOMENTS, Sheet, lag_text, make_sheet
 from syncdiff.pipeline.report.distributions import FRAME_QUANTITIES, Distribution, short
-from syncdiff.pipeline.report.outliers import Choice, choose_rows
+from syncdiff.pipeline.report.outliers import choose_rows
 from syncdiff.pipeline.report.render import render, visible
-from syncdiff.pipeline.report.summary import Summary as Summary
-from syncdiff.pipeline.report.summary import summarise as summarise
+from syncdiff.pipeline.report.summary import FeatureSet, RejectCount, Summary, summarise
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 from syncdiff.pipeline.store.write import write_atomic
 
@@ -46,16 +45,6 @@ class Group:
     @property
     def anchor(self) -> str:
         return self.heading.lower().replace(" ", "-").replace(",", "")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A chart with its title and what is said below it."""
-
-    title: str
-    chart: Markup
-    caption: str
-    about: str
 
 
 def write_report(root: Path, *, sheets: int = 24, summary: Summary | None = None) -> Path:
@@ -98,41 +87,41 @@ def hours_text(hours: float) -> str:
 
 def findings(summary: Summary) -> tuple[str, ...]:
     """What a user should know before using the data set, in sentences; the worst first."""
-    found = []
-    untrained = [f.id for f in summary.features if f.untrained]
+
+    def inputs(number: int) -> str:
+        return f"{number:,} input was" if number == 1 else f"{number:,} inputs were"
+
+    sentences = []
+    untrained = ", ".join(f.id for f in summary.features if f.untrained)
     if untrained:
-        found.append(
-            f"Features {', '.join(untrained)} were made with untrained stand-in weights: they mean nothing."
+        sentences.append(
+            f"Features {untrained} were made with untrained stand-in weights: they mean nothing."
         )
     if not summary.rows:
-        found.append("There are no rows: every input was rejected.")
+        sentences.append("There are no rows: every input was rejected.")
     for reject in summary.rejects:
         if reject.reason == "internal-error":
-            found.append(
-                f"{_inputs(reject.number)} rejected through a mistake in this program; please report it."
+            sentences.append(
+                f"{inputs(reject.number)} rejected through a mistake in this program; please report it."
             )
     transient = sum(r.transient for r in summary.rejects)
     if transient:
-        found.append(f"{_inputs(transient)} failed for a passing cause; run the same command again.")
+        sentences.append(f"{inputs(transient)} failed for a passing cause; run the same command again.")
     lag = summary.distribution("av_lag_frames")
     if lag.number >= 20 and abs(lag.median) >= 2:
-        found.append(f"Median lag: {lag_text(round(lag.median))}. The whole data set may be out of step.")
+        sentences.append(f"Median lag: {lag_text(round(lag.median))}. The whole data set may be out of step.")
     silent = summary.rows - summary.rows_with_sound
     if silent:
-        found.append(f"Rows without sound: {silent:,} of {summary.rows:,}.")
+        sentences.append(f"Rows without sound: {silent:,} of {summary.rows:,}.")
     if summary.damaged_rows:
-        found.append(f"Rows that come from damaged, yet usable files: {summary.damaged_rows:,}.")
-    return tuple(found)
-
-
-def _inputs(number: int) -> str:
-    return f"{number:,} input was" if number == 1 else f"{number:,} inputs were"
+        sentences.append(f"Rows that come from damaged, yet usable files: {summary.damaged_rows:,}.")
+    return tuple(sentences)
 
 
 def figures(summary: Summary) -> tuple[Figure, ...]:
     """All charts of the page."""
     per_frame = {q.key for q in FRAME_QUANTITIES}
-    made = []
+    drawn = []
     for d in summary.distributions:
         chart = charts.histogram(
             d.edges,
@@ -144,7 +133,7 @@ def figures(summary: Summary) -> tuple[Figure, ...]:
             zero=d.quantity.shown[0] < 0,
             log=d.quantity.log,
         )
-        made.append(Figure(d.quantity.title, chart, _caption(d), d.quantity.about))
+        drawn.append(Figure(d.quantity.title, chart, _caption(d), d.quantity.about))
     for joint, counted in zip(summary.joints, ("rows", "frames"), strict=True):
         chart = charts.heatmap(
             joint.x_edges,
@@ -155,8 +144,8 @@ def figures(summary: Summary) -> tuple[Figure, ...]:
             y_unit=joint.y_unit,
             counted=counted,
         )
-        made.append(Figure(joint.title, chart, f"deeper colour: more {counted}", joint.about))
-    return tuple(made)
+        drawn.append(Figure(joint.title, chart, f"deeper colour: more {counted}", joint.about))
+    return tuple(drawn)
 
 
 def _caption(d: Distribution) -> str:
@@ -177,25 +166,25 @@ def make_groups(dataset: Dataset, summary: Summary, sheets: int) -> tuple[Group,
     # A sheet has three pictures a moment, and base64 makes four bytes of three.
     image_bytes = PAGE_BYTES * 3 // 4 // (max(len(chosen), 1) * 3 * MOMENTS)
     groups = []
-    for criterion, members in groupby(chosen, key=lambda choice: choice.criterion):
-        made = tuple(_sheet(dataset, choice, image_bytes) for choice in members)
+    for criterion, rows in groupby(chosen, key=lambda row: row.criterion):
         heading, about = (criterion.heading, criterion.about) if criterion else (SPREAD_HEADING, SPREAD_ABOUT)
-        groups.append(Group(heading, about, made))
+        drawn = tuple(make_sheet(dataset[row.row], row.also, image_bytes) for row in rows)
+        groups.append(Group(heading, about, drawn))
     return tuple(groups)
-
-
-def _sheet(dataset: Dataset, choice: Choice, image_bytes: int) -> Sheet:
-    return make_sheet(dataset[choice.row], choice.also, image_bytes)
 
 
 def print_summary(console: Console, summary: Summary) -> None:
     """Counts, rejects, features and distributions as tables that fit 80 columns."""
     console.print(escape(headline(summary)), style="bold", highlight=False)
-    console.print(_split_table(summary))
+    splits = _table("split", "inputs", "prepared", "rejected", "rows", "frames", "hours", "speakers")
+    for s in summary.splits:
+        counts = (f"{n:,}" for n in (s.inputs, s.prepared, s.rejects, s.rows, s.frames))
+        splits.add_row(_safe(s.name), *counts, short(s.hours), f"{s.speakers:,}" if s.speakers else "-")
+    console.print(splits)
     if summary.rejects:
-        console.print(_reject_table(summary))
+        console.print(_reject_table(summary.rejects))
     if summary.features:
-        console.print(_feature_table(summary))
+        console.print(_feature_table(summary.features))
     if summary.rows:
         bars = console.width >= BAR_WIDTH and not console.options.ascii_only
         console.print(_distribution_table(summary.distributions, bars))
@@ -211,37 +200,30 @@ def _table(*names: str) -> Table:
     return table
 
 
-def _split_table(summary: Summary) -> Table:
-    table = _table("split", "inputs", "prepared", "rejected", "rows", "frames", "hours", "speakers")
-    for s in summary.splits:
-        cells = (f"{n:,}" for n in (s.inputs, s.prepared, s.rejects, s.rows, s.frames))
-        table.add_row(
-            escape(visible(s.name)), *cells, short(s.hours), f"{s.speakers:,}" if s.speakers else "-"
-        )
-    return table
+def _safe(text: str) -> str:
+    """Text from elsewhere for a table: no markup in it, nothing invisible."""
+    return escape(visible(text))
 
 
-def _reject_table(summary: Summary) -> Table:
+def _reject_table(rejects: Sequence[RejectCount]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("inputs", justify="right", no_wrap=True)
     table.add_column("rejected because", overflow="fold")
-    for r in summary.rejects:
-        examples = [
-            f"{escape(visible(source))}: {escape(visible(detail))}" for source, detail in r.examples[:1]
-        ]
-        lines = [f"[bold]{escape(visible(f'{r.stage}/{r.reason}'))}[/]  {advice(r.reason)}"]
-        table.add_row(f"{r.number:,}", "\n".join(lines + [f"[dim]{line}[/]" for line in examples]))
+    for r in rejects:
+        lines = [f"[bold]{_safe(f'{r.stage}/{r.reason}')}[/]  {advice(r.reason)}"]
+        lines += [f"[dim]{_safe(source)}: {_safe(detail)}[/]" for source, detail in r.examples[:1]]
+        table.add_row(f"{r.number:,}", "\n".join(lines))
     return table
 
 
-def _feature_table(summary: Summary) -> Table:
+def _feature_table(features: Sequence[FeatureSet]) -> Table:
     table = _table("features", "values", "per second", "size")
     table.add_column("what they are", overflow="fold")
-    for f in summary.features:
-        about = escape(visible(f.about)) + (" [bold red]untrained[/]" if f.untrained else "")
-        about += f" [dim]({escape(visible(f.checkpoint))})[/]" if f.checkpoint else ""
+    for f in features:
+        about = _safe(f.about) + (" [bold red]untrained[/]" if f.untrained else "")
+        about += f" [dim]({_safe(f.checkpoint)})[/]" if f.checkpoint else ""
         rate = "?" if f.rate_hz is None else f"{f.rate_hz:g}"
-        table.add_row(escape(visible(f.id)), str(f.width or "?"), rate, bytes_text(f.bytes), about)
+        table.add_row(_safe(f.id), str(f.width or "?"), rate, bytes_text(f.bytes), about)
     return table
 
 

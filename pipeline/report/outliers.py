@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,7 +59,7 @@ class Criterion:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChosenRow:
     """A row to show, by its index in the data set, and the criterion it was chosen for (None: the spread)."""
 
     row: int
@@ -132,7 +132,7 @@ CRITERIA: tuple[Criterion, ...] = (
 )
 
 
-def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[Choice]:
+def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[ChosenRow]:
     """At most `sheets` rows, each once: a third spread evenly, then the furthest out by each criterion.
 
     The same data set always gives the same choice.
@@ -140,12 +140,18 @@ def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[Choice]
     total = len(dataset)
     wanted = min(sheets, total)
     ranked = _ranked(dataset, summary, wanted)
-    marked = _in_turn(ranked, wanted - round(SPREAD_SHARE * wanted))
-    spread = _evenly(total, wanted - len(marked), set(marked))
-    chosen = [(row, None) for row in spread] + [
-        (row, c) for c in CRITERIA for row, key in marked.items() if key == c.key
+    standing_out = _in_turn(ranked, wanted - round(SPREAD_SHARE * wanted))
+    spread = _evenly(total, wanted - len(standing_out), standing_out.keys())
+    chosen: list[tuple[int, Criterion | None]] = [(row, None) for row in spread]
+    chosen += [(row, c) for c in CRITERIA for row, key in standing_out.items() if key == c.key]
+    return [
+        ChosenRow(
+            row,
+            criterion,
+            tuple(c.heading for c in CRITERIA if c != criterion and row in ranked[c.key][:ALSO_RANK]),
+        )
+        for row, criterion in chosen
     ]
-    return [Choice(row, criterion, _also(row, criterion, ranked)) for row, criterion in chosen]
 
 
 def _ranked(dataset: Dataset, summary: Summary, most: int) -> dict[str, list[int]]:
@@ -157,44 +163,36 @@ def _ranked(dataset: Dataset, summary: Summary, most: int) -> dict[str, list[int
         facts = row_facts(batch, lag)
         for c in CRITERIA:
             score = c.score(facts)
-            new = np.where(np.isnan(score), -np.inf, score)
-            both = np.concatenate([scores[c.key], new])
+            score = np.where(np.isnan(score), -np.inf, score)
+            both = np.concatenate([scores[c.key], score])
             order = np.argsort(-both, kind="stable")[:most]
             order = order[np.isfinite(both[order])]
             scores[c.key] = both[order]
-            rows[c.key] = np.concatenate([rows[c.key], first + np.arange(len(new))])[order]
-    return {key: found.tolist() for key, found in rows.items()}
+            rows[c.key] = np.concatenate([rows[c.key], first + np.arange(len(score))])[order]
+    return {key: best.tolist() for key, best in rows.items()}
 
 
 def _in_turn(ranked: dict[str, list[int]], most: int) -> dict[int, str]:
     """Rows with the criterion they stand for: in turn, each names its best row that is not yet taken."""
     taken: dict[int, str] = {}
-    while len(taken) < most:
-        before = len(taken)
+    for _ in range(most):  # enough rounds even if a single criterion names them all
         for key, rows in ranked.items():
             fresh = next((row for row in rows if row not in taken), None)
             if fresh is not None and len(taken) < most:
                 taken[fresh] = key
-        if len(taken) == before:
-            break
     return taken
 
 
-def _evenly(total: int, count: int, without: set[int]) -> list[int]:
+def _evenly(total: int, count: int, without: Collection[int]) -> list[int]:
     """`count` rows of those not in `without`, evenly over all of them, in order."""
     step = total / max(count, 1)
-    found: set[int] = set()
+    spread: set[int] = set()
     for k in range(count):
-        row = int((k + 0.5) * step)
-        while row % total in without or row % total in found:
-            row += 1
-        found.add(row % total)
-    return sorted(found)
-
-
-def _also(row: int, criterion: Criterion | None, ranked: dict[str, list[int]]) -> tuple[str, ...]:
-    others = [c for c in CRITERIA if criterion is None or c.key != criterion.key]
-    return tuple(c.heading for c in others if row in ranked[c.key][:ALSO_RANK])
+        row = int((k + 0.5) * step) % total
+        while row in without or row in spread:
+            row = (row + 1) % total
+        spread.add(row)
+    return sorted(spread)
 
 
 def row_facts(batch: pa.RecordBatch, usual_lag: float) -> RowFacts:
@@ -229,9 +227,7 @@ def crop_jumps(
     """
     (a, b, right), (c, d, down) = matrices.astype(np.float64).transpose(1, 2, 0)
     across, below = (size_px - 1) / 2 - right, (size_px - 1) / 2 - down
-    with np.errstate(
-        divide="ignore", invalid="ignore"
-    ):  # a degenerate matrix gives NaN, which is never chosen
+    with np.errstate(divide="ignore", invalid="ignore"):  # degenerate: NaN, which is never chosen
         area = a * d - b * c
         x, y = (d * across - b * below) / area, (a * below - c * across) / area
         moved = np.hypot(np.diff(x), np.diff(y)) * np.sqrt(np.abs(area))[1:] / size_px[1:]
@@ -244,9 +240,9 @@ def crop_jumps(
 
 def _row_maxima(values: NDArray[np.floating], lengths: NDArray[np.int64]) -> F64:
     """The maximum of each row's frames [R], NaN for a row without frames."""
-    found = np.full(len(lengths), np.nan)
+    maxima = np.full(len(lengths), np.nan)
     starts = np.cumsum(lengths) - lengths
     filled = lengths > 0
     if filled.any():
-        found[filled] = np.fmax.reduceat(values, starts[filled])
-    return found
+        maxima[filled] = np.fmax.reduceat(values, starts[filled])
+    return maxima

@@ -25,14 +25,14 @@ from syncdiff.pipeline.report.distributions import (
     ROW_QUANTITIES,
     Distribution,
     Joint,
-    Tally,
+    RunningHistogram,
     add_joint,
 )
 from syncdiff.pipeline.store.read import Dataset
 
 BATCH_ROWS = 1024
 EXAMPLES = 3  # rejects shown of each reason
-
+_SPLIT_KEYS = ("inputs", "prepared", "rejects", "rows", "frames")  # of the manifest's counts
 
 _LAG_EDGES = np.arange(-15.5, 16)
 _CORRELATION_EDGES = np.round(np.arange(-0.2, 1.01, 0.05), 2)
@@ -152,23 +152,27 @@ def summarise(dataset: Dataset) -> Summary:
     counts = _Counts()
     for _, batch in row_batches(dataset, _COLUMNS):
         counts.add(batch)
-    rejects = _rejects(dataset)
     manifest = dataset.manifest
     shards = [s for s in manifest["shards"] if dataset.split in (None, s["split"])]
+    splits = tuple(
+        SplitCount(name, speakers=len(counts.speakers.get(name, ())), **{key: c[key] for key in _SPLIT_KEYS})
+        for name, c in sorted(manifest["counts"]["splits"].items())
+        if dataset.split in (None, name)
+    )
     return Summary(
         layout=str(manifest.get("layout", "")),
         split=dataset.split,
-        splits=_splits(dataset, counts),
+        splits=splits,
         speakers=len(set().union(*counts.speakers.values())),
-        rows_with_sound=counts.has["audio_padded_samples"],
-        rows_with_transcript=counts.has["transcript"],
-        rows_with_words=counts.has["words"],
-        damaged_rows=counts.has["source_damage"],
+        rows_with_sound=counts.filled["audio_padded_samples"],
+        rows_with_transcript=counts.filled["transcript"],
+        rows_with_words=counts.filled["words"],
+        damaged_rows=counts.filled["source_damage"],
         crowded_rows=counts.crowded,
         clip_bytes=sum(s["clips"]["bytes"] for s in shards),
-        rejects=rejects,
+        rejects=_rejects(dataset),
         features=tuple(_feature_set(dataset, name, shards) for name in manifest.get("features", ())),
-        distributions=tuple(tally.finish() for tally in counts.tallies.values()),
+        distributions=tuple(histogram.finish() for histogram in counts.histograms.values()),
         joints=counts.joints(),
         config=tuple(_flat(manifest.get("config", {}))),
         versions=tuple(_flat(manifest.get("versions", {}))),
@@ -179,9 +183,9 @@ class _Counts:
     """What is counted while the batches go by."""
 
     def __init__(self) -> None:
-        self.tallies = {q.key: Tally(q) for q in (*ROW_QUANTITIES, *FRAME_QUANTITIES)}
-        self.speakers: dict[str, set[str]] = {}
-        self.has: Counter[str] = Counter()
+        self.histograms = {q.key: RunningHistogram(q) for q in (*ROW_QUANTITIES, *FRAME_QUANTITIES)}
+        self.speakers: dict[str, set[str]] = {}  # of each split
+        self.filled: Counter[str] = Counter()  # rows that have a value, by column
         self.crowded = 0
         self._lag = np.zeros((len(_CORRELATION_EDGES) - 1, len(_LAG_EDGES) - 1), np.int64)
         self._turn = np.zeros((len(_NOD_EDGES) - 1, len(_TURN_EDGES) - 1), np.int64)
@@ -190,25 +194,22 @@ class _Counts:
         values = {q.key: row_values(batch, q.key) for q in ROW_QUANTITIES if q.key in batch.schema.names}
         values["duration_s"] = row_values(batch, "num_frames") / FPS
         values["coverage"] = 100 * values["coverage"]
+        lag, correlation = values["av_lag_frames"], values["av_correlation"]
+        add_joint(self._lag, lag, correlation, _LAG_EDGES, _CORRELATION_EDGES)
+
+        pose, _ = frame_values(batch, "head_pose_deg")
+        values |= {name: pose[:, axis] for axis, name in enumerate(HEAD_POSE)}
+        values["mouth_opening"] = frame_values(batch, "mouth_opening")[0]
+        add_joint(self._turn, values["yaw"], values["pitch"], _TURN_EDGES, _NOD_EDGES)
         for key, numbers in values.items():
-            self.tallies[key].add(numbers)
-        add_joint(
-            self._lag, values["av_lag_frames"], values["av_correlation"], _LAG_EDGES, _CORRELATION_EDGES
-        )
-        self._add_frames(batch)
+            self.histograms[key].add(numbers)
+
         self.crowded += int((row_values(batch, "num_faces") > 1).sum())
         for name in ("audio_padded_samples", "transcript", "words", "source_damage"):
-            self.has[name] += len(batch) - batch.column(name).null_count
+            self.filled[name] += len(batch) - batch.column(name).null_count
         pairs = zip(batch.column("split").to_pylist(), batch.column("speaker_id").to_pylist(), strict=True)
         for split, speaker in set(pairs):
             self.speakers.setdefault(split, set()).update([speaker] if speaker is not None else [])
-
-    def _add_frames(self, batch: pa.RecordBatch) -> None:
-        pose, _ = frame_values(batch, "head_pose_deg")
-        for axis, name in enumerate(HEAD_POSE):
-            self.tallies[name].add(pose[:, axis])
-        add_joint(self._turn, pose[:, 1], pose[:, 0], _TURN_EDGES, _NOD_EDGES)
-        self.tallies["mouth_opening"].add(frame_values(batch, "mouth_opening")[0])
 
     def joints(self) -> tuple[Joint, ...]:
         return (
@@ -233,23 +234,6 @@ class _Counts:
         )
 
 
-def _splits(dataset: Dataset, counts: _Counts) -> tuple[SplitCount, ...]:
-    recorded = dataset.manifest["counts"]["splits"]
-    return tuple(
-        SplitCount(
-            name,
-            c["inputs"],
-            c["prepared"],
-            c["rejects"],
-            c["rows"],
-            c["frames"],
-            len(counts.speakers.get(name, ())),
-        )
-        for name, c in sorted(recorded.items())
-        if dataset.split in (None, name)
-    )
-
-
 def _rejects(dataset: Dataset) -> tuple[RejectCount, ...]:
     """Rejects by stage and reason, the most frequent first."""
     number: Counter[tuple[str, str]] = Counter()
@@ -271,17 +255,16 @@ def _rejects(dataset: Dataset) -> tuple[RejectCount, ...]:
 
 def _feature_set(dataset: Dataset, name: str, shards: Sequence[dict[str, Any]]) -> FeatureSet:
     path = dataset.paths.extractor(name)
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    size = sum(s["features"][name]["bytes"] for s in shards if name in s["features"])
-    checkpoint = known.get("checkpoint")
+    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    checkpoint = described.get("checkpoint")
     return FeatureSet(
         id=name,
-        about=str(known.get("source") or known.get("kind") or "extractor.json is missing"),
-        width=known.get("width"),
-        rate_hz=known.get("rate_hz"),
+        about=str(described.get("source") or described.get("kind") or "extractor.json is missing"),
+        width=described.get("width"),
+        rate_hz=described.get("rate_hz"),
         checkpoint=None if checkpoint is None else str(checkpoint),
-        untrained=bool(known.get("untrained", False)),
-        bytes=size,
+        untrained=bool(described.get("untrained", False)),
+        bytes=sum(s["features"][name]["bytes"] for s in shards if name in s["features"]),
     )
 
 

@@ -12,7 +12,7 @@ from syncdiff.pipeline.report.distributions import (
     ROW_QUANTITIES,
     Distribution,
     Quantity,
-    Tally,
+    RunningHistogram,
     add_joint,
     short,
 )
@@ -21,10 +21,10 @@ FINE = Quantity("x", "X", "x", "px", 0, 100, 0.5, (0, 10))
 
 
 def counted(quantity: Quantity, *parts: list[float]) -> Distribution:
-    tally = Tally(quantity)
+    histogram = RunningHistogram(quantity)
     for part in parts:
-        tally.add(np.array(part))
-    return tally.finish()
+        histogram.add(np.array(part))
+    return histogram.finish()
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200), st.integers(0, 200))
@@ -73,10 +73,10 @@ def test_logarithmic_bins() -> None:
 
 
 def test_what_is_no_number_is_counted_as_missing() -> None:
-    tally = Tally(FINE)
-    tally.add(np.array([1.0, np.nan, np.inf]), missing=2)
-    assert (tally.finish().number, tally.finish().missing) == (1, 4)
-    empty = Tally(FINE).finish()
+    histogram = RunningHistogram(FINE)
+    histogram.add(np.array([1.0, np.nan, np.inf]), missing=2)
+    assert (histogram.finish().number, histogram.finish().missing) == (1, 4)
+    empty = RunningHistogram(FINE).finish()
     assert (empty.number, empty.counts) == (0, ())
     assert np.isnan(empty.median)
     assert FINE.text(empty.median) == "–"
