@@ -370,9 +370,11 @@ def test_the_same_data_set_gives_the_same_page_anywhere(store: Path, tmp_path: P
 def test_names_and_texts_are_escaped_and_made_visible(tmp_path: Path) -> None:
     evil = {"speaker_id": NASTY, "transcript": NASTY, "source": NASTY, "source_damage": NASTY}
     rejects = (Reject(NASTY, NASTY, "train", "track", "no-face", NASTY),)
-    page = checked(page_of(write_store(tmp_path, [make_record(f"folder/train/{NASTY}", **evil)], rejects)))
+    clip_id = "folder/train/" + NASTY.replace("\n", "%0A")  # no data set has control characters in its ids
+    page = checked(page_of(write_store(tmp_path, [make_record(clip_id, **evil)], rejects)))
     assert "script" not in page.tags
-    assert page.text.count(visible(NASTY)) >= 7
+    assert page.text.count(visible(NASTY)) >= 6
+    assert visible(clip_id) in page.text
     assert "\u202e" not in page.text
     assert visible(NASTY).startswith("a'\"b<script>alert(1)</script>\\n-é名\\u202e")
 
