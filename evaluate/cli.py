@@ -19,7 +19,8 @@ from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import Comparison, comparable
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.report.render import visible
 from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.weights import WeightsError
@@ -71,7 +72,7 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("stopped; what is scored is kept, and the same command continues")
         sys.exit(show.INTERRUPTED)
-    except (NothingFoundError, ClipError, OSError) as error:
+    except (NothingFoundError, ClipError, RunError, OSError) as error:
         _say_error(error)
         sys.exit(show.FAILED)
 
@@ -238,25 +239,20 @@ def _score(
     ray_address: str | None,
 ) -> Evaluation:
     # Ray and PyTorch take seconds to import; help and wrong usage should not wait for them.
-    from syncdiff.evaluate.run_ray import run_evaluation
+    connect(workers or show.available_cores(), ray_address)
+    from syncdiff.evaluate.run_ray import run_evaluation  # imports Ray: after `connect`
     from syncdiff.evaluate.score_clip import Work
-    from syncdiff.pipeline.ray_pool import RunError, connect
 
     work = Work(protocol, chosen.weights, inputs.cache)
-    try:
-        connect(workers or show.available_cores(), ray_address)
-        with show.meter(out, len(matched.cases)) as meter:
-            return run_evaluation(
-                work,
-                matched,
-                chosen,
-                rows,
-                inputs.to_dict(),
-                lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
-            )
-    except RunError as error:
-        _say_error(error)
-        raise typer.Exit(show.FAILED) from error
+    with show.meter(out, len(matched.cases)) as meter:
+        return run_evaluation(
+            work,
+            matched,
+            chosen,
+            rows,
+            inputs.to_dict(),
+            lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
+        )
 
 
 def _report(

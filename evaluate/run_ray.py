@@ -38,15 +38,8 @@ from syncdiff.evaluate.score_clip import (
     computing_versions,
     failed_case,
 )
-from syncdiff.pipeline.ray_pool import (
-    DoUnit,
-    Reporter,
-    RunError,
-    RunProgress,
-    WorkerPool,
-    cluster_resources,
-)
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunProgress, WorkerPool, cluster_resources
+from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.store.manifest import package_version
 
 STALL_TIMEOUT_S = 3600.0  # a metric that takes longer over one clip is taken for stuck; reading has limits

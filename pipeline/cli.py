@@ -22,7 +22,8 @@ from syncdiff.pipeline.estimate import estimate
 from syncdiff.pipeline.features.builtin import write_extractor_files
 from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.prep_config import PrepConfig, load_config
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.store.manifest import versions
 from syncdiff.pipeline.store.paths import StoreError
 from syncdiff.pipeline.store.prep_run import PrepRun, check_apart
@@ -67,7 +68,7 @@ def main() -> None:
     except KeyboardInterrupt:
         err.print("stopped; finished shards are kept, and the same command continues")
         sys.exit(show.INTERRUPTED)
-    except (ClipError, OSError) as error:
+    except (ClipError, RunError, OSError) as error:
         err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(show.FAILED)
 
@@ -184,45 +185,37 @@ def _prepare(
     overwrite: bool,
     retry_rejects: bool,
 ) -> dict[str, Any]:
-    # Ray takes a second to import; commands that only read should not wait for it.
-    from syncdiff.pipeline.ray_pool import RunError, connect
-    from syncdiff.pipeline.run_ray import prepare_shards
-
     plans = plan_shards(listing.clips, config.clips_per_shard)
     identity = RunIdentity.of(
         listing.layout, config.to_dict(), versions(), listing.clips, len(listing.rejects)
     )
     run = PrepRun(root, identity, plans)
-    try:
-        if overwrite:  # what is wrong with the cluster must show before anything is removed
+    if overwrite:  # what is wrong with the cluster must show before anything is removed
+        connect(workers or show.available_cores(), ray_address)
+    with run.started(overwrite=overwrite):
+        finished = run.finished(retry_rejects=retry_rejects)
+        todo = [plan for plan in plans if plan.name not in finished]
+        if todo:
             connect(workers or show.available_cores(), ray_address)
-        with run.started(overwrite=overwrite):
-            finished = run.finished(retry_rejects=retry_rejects)
-            todo = [plan for plan in plans if plan.name not in finished]
-            if todo:
-                connect(workers or show.available_cores(), ray_address)
-                clips_todo = sum(len(plan.clips) for plan in todo)
-                if kept := len(listing.clips) - clips_todo:
-                    out.print(
-                        f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False
-                    )
-                run.remove_manifest()
-                with show.meter(out, clips_todo) as meter:
-                    prepare_shards(
-                        run,
-                        todo,
-                        listing.layout,
-                        listing.root,
-                        config,
-                        lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
-                    )
-            elif not run.paths.manifest.is_file():
-                out.print("all shards are there already", highlight=False)
-            write_extractor_files(run.paths, config.features)
-            return run.finish(listing.rejects)
-    except RunError as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(show.FAILED)
+            from syncdiff.pipeline.run_ray import prepare_shards  # imports Ray: after `connect`
+
+            clips_todo = sum(len(plan.clips) for plan in todo)
+            if kept := len(listing.clips) - clips_todo:
+                out.print(f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False)
+            run.remove_manifest()
+            with show.meter(out, clips_todo) as meter:
+                prepare_shards(
+                    run,
+                    todo,
+                    listing.layout,
+                    listing.root,
+                    config,
+                    lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
+                )
+        elif not run.paths.manifest.is_file():
+            out.print("all shards are there already", highlight=False)
+        write_extractor_files(run.paths, config.features)
+        return run.finish(listing.rejects)
 
 
 def _summary(root: Path, manifest: dict[str, Any]) -> None:

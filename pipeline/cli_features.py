@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StorePaths, read_manifest
 from syncdiff.pipeline.store.prep_run import locked
@@ -146,9 +147,7 @@ def add_features(
 ) -> None:
     """Make what is missing of an extractor's features, then write the manifest anew."""
     from syncdiff.pipeline.features.add_to_store import unfinished_shards
-    from syncdiff.pipeline.ray_pool import RunError, connect
     from syncdiff.pipeline.records import CheckpointError
-    from syncdiff.pipeline.run_ray import extract_shards
 
     read_manifest(data)
     try:
@@ -162,19 +161,17 @@ def add_features(
     with locked(paths):
         shards = unfinished_shards(data, extractor)
         if shards:
-            try:
-                connect(workers or show.available_cores(), ray_address)
-                with show.meter(out, len(shards), "shards") as meter:
-                    extract_shards(
-                        data.resolve(),
-                        shards,
-                        load,
-                        gpus_per_worker,
-                        lambda p: meter.show(p.clips, p.frames, 0),
-                    )
-            except RunError as error:
-                err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-                sys.exit(show.FAILED)
+            connect(workers or show.available_cores(), ray_address)
+            from syncdiff.pipeline.run_ray import extract_shards  # imports Ray: after `connect`
+
+            with show.meter(out, len(shards), "shards") as meter:
+                extract_shards(
+                    data.resolve(),
+                    shards,
+                    load,
+                    gpus_per_worker,
+                    lambda p: meter.show(p.clips, p.frames, 0),
+                )
         write_manifest(paths)
     out.print(f"features {extractor.id}: {len(shards)} shards made", highlight=False)
 

@@ -7,8 +7,6 @@ on the driver: a worker that dies or stands still costs the item it was at (a cl
 
 from __future__ import annotations
 
-import logging
-import socket
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
@@ -26,16 +24,12 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.records import ClipError, RunError
 
 POLL_S = 0.25
-CONNECT_S = 5.0
 MONITOR_ANSWER_S = 5.0
 STALL_TIMEOUT_S = 600.0  # an item that shows no sign of progress for so long is taken for stuck
 FAILED_STARTS = 6  # in a row; one may be the machine's fault
-
-# Nothing large passes through the object store, so it gets the smallest size Ray accepts.
-OBJECT_STORE_BYTES = 80 << 20
 
 LOST_WORKER = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
@@ -48,10 +42,6 @@ CRASHES = {
     "out-of-memory": (4, "was ended because the machine ran out of memory"),
     "node-lost": (4, "was lost with its machine"),
 }
-
-
-class RunError(Exception):
-    """The run itself could not go on (a full disk, no cluster); the message says why and what to do."""
 
 
 @dataclass
@@ -312,35 +302,6 @@ class WorkerPool:
             if still_s > self._stall_timeout_s and state.item is not None and not assignment.stopped:
                 assignment.stopped = True
                 ray.kill(assignment.worker)
-
-
-def connect(workers: int | None, address: str | None) -> None:
-    """Start Ray on this machine's cores, or join a running cluster. Raises RunError."""
-    if address:
-        _check_reachable(address)
-    if ray.is_initialized():
-        return
-    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address:
-            ray.init(address=address, **quiet)
-        else:
-            ray.init(
-                num_cpus=workers, include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet
-            )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"could not start or join Ray: {error}") from error
-
-
-def _check_reachable(address: str) -> None:
-    """Raise RunError unless something listens at host:port (Ray itself would try for minutes)."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto", "local": Ray answers these at once
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
-    except OSError as error:
-        raise RunError(f"no Ray cluster answers at {address} ({error}); check --ray-address") from error
 
 
 def cluster_resources() -> dict[str, float]:

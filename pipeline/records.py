@@ -38,6 +38,10 @@ def check_array(
         raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
 
 
+class RunError(Exception):
+    """The run itself could not go on (a full disk, no cluster); the message says why and what to do."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be read, used or written; the message says why and, where there is one, the
     way out."""

@@ -12,8 +12,8 @@ import cv2
 from syncdiff.pipeline.plan import ShardPlan
 from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.prepare_shard import PrepContext, prepare_shard
-from syncdiff.pipeline.ray_pool import STALL_TIMEOUT_S, DoUnit, Reporter, RunError, RunProgress, WorkerPool
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_pool import STALL_TIMEOUT_S, DoUnit, Reporter, RunProgress, WorkerPool
+from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.store.prep_run import PrepRun
 
 if TYPE_CHECKING:

@@ -12,6 +12,8 @@ from types import ModuleType
 
 import pytest
 
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before anything imports Ray: see ray_start
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -30,7 +30,7 @@ from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.plan import RunIdentity, plan_shards
 from syncdiff.pipeline.prep_config import load_config
-from syncdiff.pipeline.ray_pool import connect
+from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.run_ray import prepare_shards
 from syncdiff.pipeline.store.manifest import versions

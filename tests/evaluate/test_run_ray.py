@@ -28,8 +28,9 @@ from syncdiff.evaluate.records import Case, Failure, Unmatched
 from syncdiff.evaluate.run_ray import POOLING, do_unit, pool_sets, score_cases, score_task, scoring_pool
 from syncdiff.evaluate.score_clip import LOAD, CaseResult, Outcome, StorageError, Task, Work
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunError, connect
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_pool import DoUnit, Reporter
+from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import ClipError, RunError
 
 WORK = Work(Protocol(), (), Path("/nowhere"))
 METRICS = ("psnr", "ssim")

@@ -18,13 +18,12 @@ from syncdiff.pipeline.ray_pool import (
     CrashLog,
     Monitor,
     Reporter,
-    RunError,
     RunProgress,
     UnitState,
     WorkerPool,
-    connect,
 )
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import ClipError, RunError
 
 
 def lose(log: CrashLog, item: str | None, reason: str, unit: str = "train-00000", times: int = 1) -> None:

@@ -18,8 +18,9 @@ import ray
 
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.prep_config import PrepConfig
-from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunError, RunProgress, connect
-from syncdiff.pipeline.records import Clip, ClipError
+from syncdiff.pipeline.ray_pool import DoUnit, Reporter, RunProgress
+from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import Clip, ClipError, RunError
 from syncdiff.pipeline.run_ray import prepare_shards
 from syncdiff.pipeline.store.manifest import ShardResult
 from syncdiff.pipeline.store.paths import StorePaths

@@ -1,0 +1,103 @@
+"""Starts Ray on this machine, out of others' reach, or joins a cluster; clears up after runs that were killed.
+
+Imported before Ray is: some of Ray's settings count only if they stand when it is imported.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from syncdiff.pipeline.records import RunError
+
+CONNECT_S = 5.0
+HELPER_EXIT_S = 5.0
+# Nothing large passes through the object store, so it gets the smallest size Ray accepts.
+OBJECT_STORE_BYTES = 80 << 20
+
+
+def connect(workers: int | None, address: str | None) -> None:
+    """Start Ray on this machine's cores, or join a running cluster. Raises RunError.
+
+    A local Ray listens at the loopback address alone: whoever reaches it may run code, and is asked nothing.
+    """
+    if address:
+        check_reachable(address)
+    else:
+        # Ray's switch for "no cluster", named after the systems on which it is off by default. Only it makes all
+        # of Ray's servers bind to the loopback address (Ray 2.60 replaces a node address of 127.0.0.1).
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    import ray
+
+    if ray.is_initialized():
+        return
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            ray.init(
+                address="local",  # never a cluster that happens to run here
+                num_cpus=workers,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _temp_dir=str(sessions_folder()),
+                **quiet,
+            )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"could not start or join Ray: {error}") from error
+
+
+def check_reachable(address: str) -> None:
+    """Raise RunError unless something listens at host:port (Ray itself would try for minutes)."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto", "local": Ray answers these at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise RunError(f"no Ray cluster answers at {address} ({error}); check --ray-address") from error
+
+
+def sessions_folder() -> Path:
+    """Where our local Rays keep their sockets and logs, cleared of runs that have ended. Raises RunError.
+
+    Ray leaves each session's folder behind, and a driver that was killed leaves helper processes as well.
+    """
+    # Short, since the path of a socket may have 107 bytes.
+    folder = Path(tempfile.gettempdir()) / f"syncdiff-ray-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    state = folder.lstat()
+    if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
+        raise RunError(f"{folder} belongs to somebody else; remove it, or set TMPDIR to a folder of your own")
+    for session in folder.glob("session_*_*"):
+        driver = session.name.rpartition("_")[2]  # Ray ends the name with its process id
+        if driver.isdigit() and not session.is_symlink() and not psutil.pid_exists(int(driver)):
+            end_helpers(session)
+            shutil.rmtree(session, ignore_errors=True)
+    return folder
+
+
+def end_helpers(session: Path) -> None:
+    """Kill what still runs of a session: processes that name its folder or have a file open in it."""
+    helpers = []
+    for process in psutil.process_iter():
+        try:
+            names = [*process.cmdline(), *(file.path for file in process.open_files())]
+        except psutil.Error:
+            continue
+        if any(str(session) in name for name in names):
+            helpers.append(process)
+    for helper in helpers:
+        with suppress(psutil.NoSuchProcess):
+            helper.kill()
+    psutil.wait_procs(helpers, timeout=HELPER_EXIT_S)
