@@ -1,4 +1,4 @@
-"""Starts Ray on this machine, out of others' reach, or joins a cluster; clears up after runs that were killed.
+"""Starts Ray on this machine, out of others' reach, or joins a cluster; clears up after killed runs.
 
 Imported before Ray is: some of Ray's settings count only if they stand when it is imported.
 """
@@ -33,7 +33,7 @@ def connect(workers: int | None, address: str | None) -> None:
     if address:
         check_reachable(address)
     else:
-        # Ray's switch for "no cluster", named after the systems on which it is off by default. Only it makes all
+        # Ray's switch for "no cluster", named after the systems on which that is the default. Only it makes all
         # of Ray's servers bind to the loopback address (Ray 2.60 replaces a node address of 127.0.0.1).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
