@@ -33,8 +33,8 @@ def connect(workers: int | None, address: str | None) -> None:
     if address:
         check_reachable(address)
     else:
-        # Ray's switch for "no cluster", named after the systems on which that is the default. Only it makes all
-        # of Ray's servers bind to the loopback address (Ray 2.60 replaces a node address of 127.0.0.1).
+        # Ray's switch for "no cluster", named after the systems on which that is the default. It alone makes
+        # all of Ray's servers bind to the loopback address (Ray 2.60 replaces a node address of 127.0.0.1).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
