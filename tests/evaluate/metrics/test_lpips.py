@@ -7,9 +7,10 @@ import lpips
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from syncdiff.evaluate.metrics.lpips import Lpips, build_lpips, load_lpips, lpips_distances
-from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.records import U8, ClipError
 
 from ..conftest import StillPair
 
@@ -41,6 +42,36 @@ def test_published_figures_with_the_real_backbone(reference_weights: Path, pictu
         cv2.cvtColor(cv2.imread(str(folder / name)), cv2.COLOR_BGR2RGB) for name in ("ex_ref.png", picture)
     )
     assert lpips_distances(network, a[None], b[None])[0] == pytest.approx(published, abs=5e-4)
+
+
+def definition(alexnet: dict[str, torch.Tensor], linear: list[torch.Tensor], a: U8, b: U8) -> float:
+    """LPIPS written down anew from the paper (equation 1) and AlexNet's layers, for pictures [H,W,3]."""
+
+    def maps(picture: U8) -> list[torch.Tensor]:
+        mean = torch.tensor([-0.030, -0.088, -0.188])  # ImageNet's, for values in -1..1, rounded as published
+        deviation = torch.tensor([0.458, 0.448, 0.450])
+        x = ((torch.from_numpy(picture).float() / 127.5 - 1 - mean) / deviation).permute(2, 0, 1)[None]
+        outputs = []
+        for number, stride, padding in ((0, 4, 2), (3, 1, 2), (6, 1, 1), (8, 1, 1), (10, 1, 1)):
+            if number in (3, 6):
+                x = F.max_pool2d(x, 3, 2)
+            kernel, bias = (alexnet[f"features.{number}.{part}"] for part in ("weight", "bias"))
+            x = F.relu(F.conv2d(x, kernel, bias, stride, padding))
+            outputs.append(x[0] / (x[0].square().sum(0).sqrt() + 1e-10))
+        return outputs
+
+    layers = zip(maps(a), maps(b), linear, strict=True)
+    return sum(float(((x - y).square() * weight[0]).sum(0).mean()) for x, y, weight in layers)
+
+
+def test_network_equals_the_definition(random_backbone: dict[str, torch.Tensor]):
+    network = build_lpips(random_backbone)
+    linear = [getattr(network, f"lin{i}").model[-1].weight.detach() for i in range(5)]
+    rng = np.random.default_rng(2)
+    a, b = (rng.integers(0, 256, (2, 96, 128, 3), dtype=np.uint8) for _ in range(2))
+    wanted = [definition(random_backbone, linear, x, y) for x, y in zip(a, b, strict=True)]
+    assert min(wanted) > 0.01
+    np.testing.assert_allclose(lpips_distances(network, a, b), wanted, rtol=1e-4)
 
 
 def test_whole_files_of_torchvision_are_read(random_backbone: dict[str, torch.Tensor], tmp_path: Path):

@@ -268,13 +268,12 @@ def test_real_clips(realdata: Path) -> None:
             assert np.array_equal(pcm[shift:], plain), name
 
 
-@pytest.mark.parametrize("name", ["grid_bbaf2n.mpg", "vox2_00104.mp4", "syncnet_example.avi"])
-def test_sound_of_the_reference_values(realdata: Path, golden: Path, name: str) -> None:
-    """The reference was made by ffmpeg 5.1, whose MP2 and AAC decoders round a little differently."""
-    want = np.load(golden / "avhubert" / "expected.npz")[f"{name}:pcm16"]
-    got = read_audio(realdata / name)
+def test_sound_of_the_reference_values(golden: Path) -> None:
+    """As AV-HuBERT's own preparation has ffmpeg decode it; versions of its AAC decoder round differently."""
+    want = np.load(golden / "astronaut_sound.npz")["pcm16"]
+    got = read_audio(golden / "astronaut.mp4")
     assert got is not None
-    assert 0 <= len(want) - len(got) < 1024  # ffmpeg 5.1 kept the padding of the last AAC frame
+    assert 0 <= len(want) - len(got) < 1024  # some versions keep the padding of the last AAC frame
     assert np.abs(got.astype(int) - want[: len(got)]).max() <= 4
 
 
