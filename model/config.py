@@ -85,7 +85,7 @@ class AudioConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class PoseConfig:
+class PoseFrameConfig:
     """The temporal pose frame and the bottleneck it passes; the paper says nothing of kind and width."""
 
     # none: the frame as it is; off: no pose frame
@@ -105,7 +105,7 @@ class ModelConfig:
     autoencoder: str | None = None  # folder of a diffusers AutoencoderKL, for latent space
     unet: UNetConfig = field(default_factory=UNetConfig)
     audio: AudioConfig = field(default_factory=AudioConfig)
-    pose: PoseConfig = field(default_factory=PoseConfig)
+    pose: PoseFrameConfig = field(default_factory=PoseFrameConfig)
 
     def __post_init__(self) -> None:
         _require(

@@ -23,8 +23,7 @@ import numpy as np
 from syncdiff.model.audio import audio_windows, clip_audio
 from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.generate import GenerationJob, Model, generate, make_job, there_and_back
-from syncdiff.model.render import paste, write_playable
-from syncdiff.model.video_faces import frames_in_order
+from syncdiff.model.video_faces import frames_in_order, paste, write_playable
 from syncdiff.pipeline.config import ConfigError, differences
 from syncdiff.pipeline.console import Meter
 from syncdiff.pipeline.media.read import fit_audio

@@ -16,8 +16,14 @@ import numpy as np
 
 from syncdiff.model.audio import audio_windows, read_speech, speech_features
 from syncdiff.model.generate import GenerationJob, Index, Model, generate, make_job, there_and_back
-from syncdiff.model.render import paste, write_playable
-from syncdiff.model.video_faces import TrackedFace, find_faces, frames_in_order, open_at_own_rate
+from syncdiff.model.video_faces import (
+    TrackedFace,
+    find_faces,
+    frames_in_order,
+    open_at_own_rate,
+    paste,
+    write_playable,
+)
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.media.read import read_audio

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from syncdiff.model.config import ModelConfig, PoseConfig, UNetConfig
+from syncdiff.model.config import ModelConfig, PoseFrameConfig, UNetConfig
 from syncdiff.pipeline.config import ConfigError
 
 
@@ -102,7 +102,7 @@ def noisy_code(values: Tensor, noise: float, training: bool) -> Tensor:
 class PoseEncoder(nn.Module):
     """Picture [B,C,S,S] to a code [B,width,size,size] in [-1, 1]: convolutions of stride 2, then 1 x 1."""
 
-    def __init__(self, config: PoseConfig, in_channels: int, side: int) -> None:
+    def __init__(self, config: PoseFrameConfig, in_channels: int, side: int) -> None:
         super().__init__()
         halvings = math.log2(side / config.size)
         if not halvings.is_integer() or halvings < 0:
@@ -123,7 +123,7 @@ class PoseEncoder(nn.Module):
 class SpatialBottleneck(nn.Module):
     """[B,C,S,S] to channels [B,width,out_side,out_side]: the grid, enlarged bilinearly."""
 
-    def __init__(self, config: PoseConfig, in_channels: int, side: int, out_side: int) -> None:
+    def __init__(self, config: PoseFrameConfig, in_channels: int, side: int, out_side: int) -> None:
         super().__init__()
         self.encode = PoseEncoder(config, in_channels, side)
         self.out_side = out_side
@@ -135,9 +135,9 @@ class SpatialBottleneck(nn.Module):
 class VectorBottleneck(nn.Module):
     """[B,C,S,S] to a token [B,1,token_width] that depends on `width` numbers only."""
 
-    def __init__(self, config: PoseConfig, in_channels: int, side: int, token_width: int) -> None:
+    def __init__(self, config: PoseFrameConfig, in_channels: int, side: int, token_width: int) -> None:
         super().__init__()
-        grid = PoseConfig(width=config.hidden, size=config.size, hidden=config.hidden)
+        grid = PoseFrameConfig(width=config.hidden, size=config.size, hidden=config.hidden)
         self.encode = PoseEncoder(grid, in_channels, side)
         self.squeeze = nn.Linear(config.hidden * config.size**2, config.width)
         self.expand = nn.Linear(config.width, token_width)

@@ -1,18 +1,19 @@
-"""The frames of a video file in any order, and the faces in it, as the generator needs them."""
+"""Faces of a video file: its frames in any order, the faces tracked and cut out, pasted back and written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from syncdiff.model.generate import Index, scratch
-from syncdiff.pipeline.faces.align import AlignConfig, crop_faces, crop_matrices, to_crop
+from syncdiff.pipeline.faces.align import AlignConfig, crop_faces, crop_matrices, paste_back, to_crop
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.head_pose import head_pose_deg, mouth_opening, sharpness
 from syncdiff.pipeline.faces.mask import MaskConfig, mouth_masks
@@ -24,6 +25,7 @@ from syncdiff.pipeline.features.av_sync import loudness
 from syncdiff.pipeline.media.images import decode_jpeg, decode_mask, encode_jpeg, encode_mask
 from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import Video, open_video
+from syncdiff.pipeline.media.write import PLAYABLE, SoundFile, write_video
 from syncdiff.pipeline.records import F32, FPS, I16, U8, Bool, ClipError, Track
 
 JPEG_QUALITY = 95  # of the crops kept while a clip is generated; they only condition the network
@@ -166,3 +168,20 @@ def open_at_own_rate(path: Path) -> Video:
     """The file's pictures at its own frame rate. Raises ClipError."""
     info = probe(path)
     return open_video(path, info=info, fps=exact_rate(info))
+
+
+def paste(frame: U8, generated: U8, matrix: F32, mask: Bool) -> U8:
+    """`frame` [H,W,3] with the generated face [R,R,3] in the place of its crop, whose mask is [N,N]."""
+    size = mask.shape[0]
+    if generated.shape[0] != size:
+        how = cv2.INTER_AREA if generated.shape[0] > size else cv2.INTER_CUBIC
+        generated = np.asarray(cv2.resize(generated, (size, size), interpolation=how), np.uint8)
+    return paste_back(frame, generated, matrix, mask)
+
+
+def write_playable(path: Path, frames: Iterable[U8], rate: Fraction, sound: I16 | SoundFile | None) -> None:
+    """Frames [H,W,3] and their sound as H.264 and AAC in MP4. Raises ClipError("render", "encode-error")."""
+    try:
+        write_video(path, frames, sound, PLAYABLE, rate)
+    except OSError as error:
+        raise ClipError("render", "encode-error", str(error), transient=True) from error

@@ -14,7 +14,7 @@ import pytest
 
 from syncdiff.model.generate import Model, load_model
 from syncdiff.model.generate_split import SplitOutcome, generate_results, make_pairs, short_name
-from syncdiff.model.render import paste, write_playable
+from syncdiff.model.video_faces import paste, write_playable
 from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.faces.mask import MaskConfig
 from syncdiff.pipeline.media.probe import probe

@@ -13,8 +13,7 @@ import pytest
 from syncdiff.model import generate as generate_module
 from syncdiff.model.generate import Model, load_model, there_and_back
 from syncdiff.model.generate_video import dub
-from syncdiff.model.render import write_playable
-from syncdiff.model.video_faces import exact_rate, frames_in_order, open_at_own_rate, speakers
+from syncdiff.model.video_faces import exact_rate, frames_in_order, open_at_own_rate, speakers, write_playable
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.media.probe import MediaInfo, probe
 from syncdiff.pipeline.media.read import open_video, read_audio

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from syncdiff.model.config import PoseConfig, TrainConfig, load_config
+from syncdiff.model.config import PoseFrameConfig, TrainConfig, load_config
 from syncdiff.model.network import AudioStats, Conditions, SpatialBottleneck, SyncDiffNet, VectorBottleneck
 from syncdiff.pipeline.config import ConfigError
 
@@ -95,7 +95,7 @@ def test_batches_join() -> None:
 
 def test_noise_is_for_training_only_and_codes_are_bounded() -> None:
     torch.manual_seed(0)
-    config = PoseConfig(width=3, size=4, hidden=4, noise=0.5)
+    config = PoseFrameConfig(width=3, size=4, hidden=4, noise=0.5)
     picture = torch.randn(2, 3, 32, 32) * 100
     spatial, vector = SpatialBottleneck(config, 3, 32, 16), VectorBottleneck(config, 3, 32, 8)
     assert spatial(picture).shape == (2, 3, 16, 16)
@@ -108,14 +108,14 @@ def test_noise_is_for_training_only_and_codes_are_bounded() -> None:
 
 def test_a_spatial_code_is_as_small_as_it_says() -> None:
     """What leaves the bottleneck is interpolated from size x size cells: its rank is no larger."""
-    bottleneck = SpatialBottleneck(PoseConfig(width=1, size=4, hidden=4), 3, 32, 16).eval()
+    bottleneck = SpatialBottleneck(PoseFrameConfig(width=1, size=4, hidden=4), 3, 32, 16).eval()
     codes = torch.stack([bottleneck(torch.randn(1, 3, 32, 32)).flatten() for _ in range(40)])
     assert torch.linalg.matrix_rank(codes, rtol=1e-4) <= 16
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigError, match="power of two"):
-        SpatialBottleneck(PoseConfig(size=5), 3, 32, 16)
+        SpatialBottleneck(PoseFrameConfig(size=5), 3, 32, 16)
 
 
 def shrunk(config: TrainConfig) -> TrainConfig:
