@@ -46,6 +46,8 @@ def save(
         text = json.dumps({"format": FORMAT, "step": step, **state}, indent=1)
         (temporary / _STATE).write_text(text, encoding="utf-8")
         for file in temporary.iterdir():
+            # safetensors makes its files readable by their owner alone; state.json has what the umask allows
+            shutil.copymode(temporary / _STATE, file)
             _flush(file)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)

@@ -18,11 +18,12 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import Batch, loader
 from syncdiff.model.diffusion import denoising_loss, training_schedule
 from syncdiff.model.space import prepare, training_target
-from syncdiff.model.training_log import TrainingProgress, sample_strip
+from syncdiff.model.training_log import StepFigures, TrainingProgress, sample_strip
 from syncdiff.model.training_run import TrainingRun, open_run, resume_state, save
 from syncdiff.pipeline.records import CheckpointError
 
@@ -49,9 +50,9 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
     writer = SummaryWriter(str(run.out / "logs"), purge_step=run.step + 1) if main else None
     with TrainingProgress(optim.steps, run.say, main) as progress, stop_signals() as stop:
         while run.step < optim.steps and not agreed(accelerator, stop.asked):
-            loss = training_step(run, model, optimizer, schedule, batches)
+            figures = training_step(run, model, optimizer, schedule, batches)
             run.step += 1
-            progress.update(run.step, loss, optim.batch_size * optim.accumulate * world)
+            progress.update(run.step, figures, optim.batch_size * optim.accumulate * world)
             if writer and (run.step % config.log.every == 0 or run.step == optim.steps):
                 progress.log(writer, optimizer.param_groups[0]["lr"])
             if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
@@ -68,34 +69,40 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
 
 def training_step(
     run: TrainingRun, model: Callable[..., Tensor], optimizer: Any, schedule: Any, batches: Iterator[Batch]
-) -> float:
-    """One optimiser step over `accumulate` batches; returns the mean loss."""
+) -> StepFigures:
+    """One optimiser step over `accumulate` batches.
+
+    Raises TrainingError, before anything is updated, where the loss or its gradient is no number.
+    """
     config, accelerator = run.config, run.accelerator
-    rate = learning_rate(config, run.step)
     for group in optimizer.param_groups:
-        group["lr"] = rate
-    total = 0.0
+        group["lr"] = learning_rate(config, run.step)
+    losses, names = list[Tensor](), list[str]()
     for part in range(config.optim.accumulate):
         batch = next(batches).to(accelerator.device)
         run.position += 1
+        names += batch.names
         last = part + 1 == config.optim.accumulate
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
             masked_input, mask, conditions = prepare(batch, run.space)
             target = training_target(batch, masked_input, mask, run.space)
             loss = denoising_loss(model, schedule, config.diffusion, target, mask, conditions)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"step {run.step + 1}: the loss is {value}. The batch: {', '.join(batch.names)}. Nothing was "
-                f"updated with it; the checkpoints in {run.out / 'checkpoints'} are from before."
-            )
         accelerator.backward(loss / config.optim.accumulate)
-        total += value / config.optim.accumulate
-    accelerator.clip_grad_norm_(run.net.parameters(), config.optim.clip_norm)
+        losses.append(loss.detach())
+    norm = accelerator.clip_grad_norm_(run.net.parameters(), config.optim.clip_norm)
+    # The device is waited for once a step, here: what is no number must not reach the weights.
+    figures = StepFigures(*torch.stack([torch.stack(losses).mean(), norm.to(losses[0])]).tolist())
+    if not (math.isfinite(figures.loss) and math.isfinite(figures.grad_norm)):
+        newest = ckpt.newest(run.out / "checkpoints")
+        raise TrainingError(
+            f"step {run.step + 1}: the loss is {figures.loss}, the norm of its gradient {figures.grad_norm}. "
+            f"The samples: {', '.join(names)}. Nothing was updated with them; the newest checkpoint from "
+            f"before: {newest or 'none yet'}"
+        )
     optimizer.step()
     optimizer.zero_grad()
     update_ema(run)
-    return total
+    return figures
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,14 @@ from syncdiff.pipeline.store.read import open_dataset
 STRIP_CLIPS, STRIP_FRAMES = 2, 6
 
 
+@dataclass(frozen=True)
+class StepFigures:
+    """Mean loss of a step's batches, and the norm of the gradient before it is clipped."""
+
+    loss: float
+    grad_norm: float
+
+
 class TrainingProgress:
     """Counts samples and averages the loss between entries; draws a bar where someone is looking."""
 
@@ -44,7 +53,9 @@ class TrainingProgress:
         self._begin_entry()
 
     def _begin_entry(self) -> None:
-        self.entry_begun, self.samples, self.losses = time.perf_counter(), 0, list[float]()
+        self.entry_begun, self.samples = time.perf_counter(), 0
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
 
     def __enter__(self) -> TrainingProgress:
         self.bar.start()
@@ -55,12 +66,13 @@ class TrainingProgress:
     ) -> None:
         self.bar.stop()
 
-    def update(self, step: int, loss: float, samples: int) -> None:
+    def update(self, step: int, figures: StepFigures, samples: int) -> None:
         """A step is done."""
         self.step = step
         self.steps_done += 1
         self.samples += samples
-        self.losses.append(loss)
+        self.losses.append(figures.loss)
+        self.grad_norms.append(figures.grad_norm)
         if self.live:
             self.bar.update(self.task, completed=step, description=self.line())
 
@@ -86,7 +98,9 @@ class TrainingProgress:
 
     def log(self, writer: SummaryWriter, lr: float) -> None:
         """Write an entry and start the next; without a bar, say it too."""
-        entry = {"loss": self.loss, "lr": lr, "samples_per_s": self.samples_per_s}
+        # The largest norm since the last entry: a mean would hide the one step that is out of the ordinary.
+        norm = max(self.grad_norms)
+        entry = {"loss": self.loss, "grad_norm": norm, "lr": lr, "samples_per_s": self.samples_per_s}
         if torch.cuda.is_available():
             entry["gpu_memory_gib"] = gpu_memory_gib()
         for name, value in entry.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -25,6 +26,15 @@ def test_round_trip(tmp_path: Path) -> None:
     assert ckpt.read_state(saved) == {"format": ckpt.FORMAT, "step": 7, "position": 3}
     read = ckpt.read_tensors(saved, "model")
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS["model"].items())
+
+
+def test_files_are_as_readable_as_the_umask_allows(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
+    finally:
+        os.umask(before)
+    assert {p.stat().st_mode & 0o777 for p in saved.iterdir()} == {0o640}
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:

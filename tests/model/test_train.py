@@ -22,6 +22,7 @@ from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.train import TrainingError, learning_rate, train
+from syncdiff.model.training_log import StepFigures
 from syncdiff.pipeline.config import ConfigError, to_mapping
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.paths import StoreError
@@ -72,9 +73,10 @@ def test_it_learns_and_averages(store: Path, tiny: Tiny, tmp_path: Path) -> None
     losses: list[float] = []
     original = train_module.training_step
 
-    def spy(*arguments: Any) -> float:
-        losses.append(original(*arguments))
-        return losses[-1]
+    def spy(*arguments: Any) -> StepFigures:
+        figures = original(*arguments)
+        losses.append(figures.loss)
+        return figures
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_module, "training_step", spy)
@@ -98,7 +100,7 @@ def test_logs_strips_and_settings_are_written(store: Path, tiny: Tiny, tmp_path:
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     assert [entry.step for entry in events.Scalars("loss")] == [2, 4]
-    assert {"lr", "samples_per_s"} <= set(events.Tags()["scalars"])
+    assert {"lr", "samples_per_s", "grad_norm"} <= set(events.Tags()["scalars"])
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["optim"]["steps"] == 4
     state = ckpt.read_state(tmp_path / "checkpoints" / "step-0000004")
@@ -114,20 +116,33 @@ def test_strips_do_not_disturb_training(store: Path, tiny: Tiny, tmp_path: Path)
     assert identical(*runs)
 
 
-def test_a_loss_that_is_no_number_stops_and_names_step_and_batch(
-    store: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_no_number_stops_before_the_update(
+    where: str, store: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Step, samples and newest checkpoint are named, and the weights are those of the step before."""
     config = tiny(data=str(store), out=str(tmp_path), log={"checkpoint_every": 2})
     original, calls = train_module.denoising_loss, iter(range(99))
+    weights: list[torch.Tensor] = []
 
-    def broken(*arguments: Any) -> torch.Tensor:
-        loss = original(*arguments)
-        return loss * float("nan") if next(calls) == 2 else loss
+    def broken(network: torch.nn.Module, *arguments: Any) -> torch.Tensor:
+        loss = original(network, *arguments)
+        weights.append(next(iter(network.parameters())))
+        weights.append(weights[-1].detach().clone())
+        if next(calls) != 2:
+            return loss
+        if where == "gradient":  # a finite loss: the root's slope at 0 is infinite
+            return loss + weights[-2].sub(weights[-1]).square().sum().sqrt()
+        return loss * float("nan")
 
     monkeypatch.setattr(train_module, "denoising_loss", broken)
-    with pytest.raises(TrainingError, match=r"step 3: the loss is nan.*lrs2/train/speaker"):
+    with pytest.raises(
+        TrainingError, match=r"step 3: the loss is (nan|0\.\d+), the norm .* nan.*lrs2/train/"
+    ) as error:
         train(config, quiet)
-    assert ckpt.newest(tmp_path / "checkpoints") == tmp_path / "checkpoints" / "step-0000002"
+    newest = tmp_path / "checkpoints" / "step-0000002"
+    assert ckpt.newest(tmp_path / "checkpoints") == newest and str(newest) in str(error.value)
+    assert torch.equal(weights[-2], weights[-1])
 
 
 def command(store: Path, out: Path, *more: str) -> list[str]:
