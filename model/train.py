@@ -24,7 +24,7 @@ from syncdiff.model.data import Batch, loader
 from syncdiff.model.diffusion import denoising_loss, training_schedule
 from syncdiff.model.space import prepare, training_target
 from syncdiff.model.training_log import StepFigures, TrainingProgress, sample_strip
-from syncdiff.model.training_run import TrainingRun, open_run, resume_state, save
+from syncdiff.model.training_run import TrainingRun, learning_rate, open_run, resume_state, save
 from syncdiff.pipeline.records import CheckpointError
 
 
@@ -52,7 +52,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
         while run.step < optim.steps and not agreed(accelerator, stop.asked):
             figures = training_step(run, model, optimizer, schedule, batches)
             run.step += 1
-            progress.update(run.step, figures, optim.batch_size * optim.accumulate * world)
+            progress.update(run.step, figures, optim.batch_size * run.accumulate * world)
             if writer and (run.step % config.log.every == 0 or run.step == optim.steps):
                 progress.log(writer, optimizer.param_groups[0]["lr"])
             if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
@@ -70,24 +70,24 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
 def training_step(
     run: TrainingRun, model: Callable[..., Tensor], optimizer: Any, schedule: Any, batches: Iterator[Batch]
 ) -> StepFigures:
-    """One optimiser step over `accumulate` batches.
+    """One optimiser step over the run's `accumulate` batches.
 
     Raises TrainingError, before anything is updated, where the loss or its gradient is no number.
     """
     config, accelerator = run.config, run.accelerator
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(config, run.step)
+        group["lr"] = learning_rate(config.optim, run.step)
     losses, names = list[Tensor](), list[str]()
-    for part in range(config.optim.accumulate):
+    for part in range(run.accumulate):
         batch = next(batches).to(accelerator.device)
         run.position += 1
         names += batch.names
-        last = part + 1 == config.optim.accumulate
+        last = part + 1 == run.accumulate
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
             masked_input, mask, conditions = prepare(batch, run.space)
             target = training_target(batch, masked_input, mask, run.space)
             loss = denoising_loss(model, schedule, config.diffusion, target, mask, conditions)
-        accelerator.backward(loss / config.optim.accumulate)
+        accelerator.backward(loss / run.accumulate)
         losses.append(loss.detach())
     norm = accelerator.clip_grad_norm_(run.net.parameters(), config.optim.clip_norm)
     # The device is waited for once a step, here: what is no number must not reach the weights.
@@ -103,15 +103,6 @@ def training_step(
     optimizer.zero_grad()
     update_ema(run)
     return figures
-
-
-def learning_rate(config: TrainConfig, step: int) -> float:
-    """Linear warm-up, constant, and over the last share `final_decay` of the steps linearly towards zero."""
-    optim = config.optim
-    rate = optim.lr * min(1.0, (step + 1) / max(1, optim.warmup_steps))
-    if optim.final_decay > 0:
-        rate *= min(1.0, (optim.steps - step) / (optim.final_decay * optim.steps))
-    return max(rate, 0.0)
 
 
 @torch.no_grad()

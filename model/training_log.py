@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 
 import cv2
@@ -15,16 +14,12 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from syncdiff.model.audio import AudioSpec
-from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import Batch, SampleChoice, collate, read_samples, trainable_rows
 from syncdiff.model.diffusion import sample
 from syncdiff.model.space import prepare, to_uint8
 from syncdiff.model.training_run import TrainingRun
 from syncdiff.pipeline.console import duration_text
 from syncdiff.pipeline.records import U8
-from syncdiff.pipeline.store.paths import StoreError
-from syncdiff.pipeline.store.read import open_dataset
 
 STRIP_CLIPS, STRIP_FRAMES = 2, 6
 
@@ -122,7 +117,7 @@ def sample_strip(run: TrainingRun, writer: SummaryWriter) -> U8:
     frames, not what generating a whole clip does.
     """
     device = run.accelerator.device
-    batch = strip_frames(run.config, run.spec, run.dataset.root).to(device)
+    batch = strip_frames(run).to(device)
     masked_input, mask, conditions = prepare(batch, run.space)
     # a generator of its own, so that training draws the same noise with and without strips
     generator = torch.Generator().manual_seed(run.config.seed)
@@ -138,18 +133,13 @@ def sample_strip(run: TrainingRun, writer: SummaryWriter) -> U8:
     return picture
 
 
-def strip_frames(config: TrainConfig, spec: AudioSpec, root: Path) -> Batch:
-    """The same frames every time: evenly spread over the first clips of the validation split."""
-    split = config.loader.val_split or config.loader.train_split
-    try:
-        dataset = open_dataset(root, split)
-    except StoreError:  # no such split: the training frames will do for a look
-        dataset = open_dataset(root, config.loader.train_split)
+def strip_frames(run: TrainingRun) -> Batch:
+    """The same frames every time: evenly spread over the first validation clips."""
     samples = []
-    for row in trainable_rows(dataset)[:STRIP_CLIPS]:
-        clip = dataset[row]
+    for row in trainable_rows(run.validation)[:STRIP_CLIPS]:
+        clip = run.validation[row]
         pose, frames = clip.column("pose_index"), clip.num_frames
         targets = np.unique(np.linspace(0, frames - 1, STRIP_FRAMES).round().astype(int))
         choices = [SampleChoice(int(t), int((t + frames // 2) % frames), int(pose[t])) for t in targets]
-        samples += read_samples(clip, config, spec, choices)
+        samples += read_samples(clip, run.config, run.spec, choices)
     return collate(samples)

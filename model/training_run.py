@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import os
 import platform
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from accelerate.utils import gather_object
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
-from syncdiff.model.config import TrainConfig
+from syncdiff.model.config import OptimConfig, TrainConfig
 from syncdiff.model.data import trainable_rows
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
@@ -35,21 +36,33 @@ FREE = (*FREE_RUN, "diffusion.sampl", "diffusion.guidance")
 
 @dataclass
 class TrainingRun:
-    """A run in progress. `step` counts finished optimiser steps, `position` batches drawn by each rank."""
+    """A run in progress.
+
+    `validation` holds the clips that strips show. `step` counts finished optimiser steps, `position` batches
+    drawn by each rank, `batches_per_step` those that all ranks draw for a step: it stays where a run goes on
+    with another number of processes, if these can share it.
+    """
 
     config: TrainConfig
     out: Path
     accelerator: Accelerator
     say: Callable[[str], None]
     dataset: Dataset
+    validation: Dataset
     spec: AudioSpec
     space: Space
     net: SyncDiffNet
     ema: SyncDiffNet
     optimizer: torch.optim.Optimizer
+    batches_per_step: int
     step: int = 0
     position: int = 0
     saved_step: int = -1
+
+    @property
+    def accumulate(self) -> int:
+        """Forward passes of each rank in a step."""
+        return max(1, round(self.batches_per_step / int(self.accelerator.num_processes)))
 
 
 def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
@@ -64,6 +77,12 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
         say = _say_nothing
+    if accelerator.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys():
+        # What accelerate 1.x leaves behind where it was asked for several processes without several GPUs.
+        say(
+            "accelerate launch started one process, as it does without a GPU for each; "
+            "several on processors: torchrun --nproc_per_node N -m syncdiff.model.cli …"
+        )
     dataset = open_dataset(config.data, config.loader.train_split)
     rows = trainable_rows(dataset)
     if not rows:
@@ -75,6 +94,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
     spec, space = audio_spec(config.model.audio, dataset), make_space(config.model)
     if spec.untrained:
         say(f"the features {spec.id} come from an untrained network: this is a rehearsal, not a model")
+    validation = validation_clips(config, dataset, say)
     out = Path(config.out)
     newest = ckpt.newest(out / "checkpoints")
     state = None if newest is None else resumable_state(config, dataset, newest)
@@ -92,19 +112,77 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
     out.mkdir(parents=True, exist_ok=True)
     if accelerator.is_main_process:
         (out / "config.yaml").write_text(yaml.safe_dump(to_mapping(config), sort_keys=False), "utf-8")
-    device = accelerator.device
     run = TrainingRun(
-        config, out, accelerator, say, dataset, spec, space.to(device), net, ema.to(device), optimizer
+        config=config,
+        out=out,
+        accelerator=accelerator,
+        say=say,
+        dataset=dataset,
+        validation=validation,
+        spec=spec,
+        space=space.to(accelerator.device),
+        net=net,
+        ema=ema.to(accelerator.device),
+        optimizer=optimizer,
+        batches_per_step=optim.accumulate * accelerator.num_processes,
     )
     if newest is not None and state is not None:
         ckpt.load_into(net, newest, "model")
         ckpt.load_into(ema, newest, "ema")
-        run.step = run.saved_step = int(state["step"])
-        run.position = int(state["position"])
         say(f"going on from {newest}")
-        if state["streams"] != _streams(run):
-            say("another number of processes or workers: from here on samples come in another order")
+        go_on(run, state)
     return run
+
+
+def validation_clips(config: TrainConfig, dataset: Dataset, say: Callable[[str], None]) -> Dataset:
+    """The validation split where it has clips to look at, else the training split, and that is said."""
+    split = config.loader.val_split
+    if split in {shard["split"] for shard in dataset.manifest["shards"]}:
+        validation = open_dataset(dataset.root, split)
+        if trainable_rows(validation):
+            return validation
+    if config.log.sample_every:
+        say(
+            f"{dataset.root} has no split {split!r} with clips to validate with (loader.val_split): "
+            f"strips show frames of {config.loader.train_split!r}, which are trained on"
+        )
+    return dataset
+
+
+def go_on(run: TrainingRun, state: dict[str, Any]) -> None:
+    """Take up step and position of a checkpoint, and say what is different from when it was written."""
+    before, optim = state["config"], run.config.optim
+    run.step = run.saved_step = int(state["step"])
+    run.position = int(state["position"])
+    processes = run.accelerator.num_processes
+    processes_before = state["streams"] // max(1, before["loader"]["workers"])
+    run.batches_per_step = state.get("batches_per_step", optim.accumulate * processes_before)
+    if state["streams"] != _streams(run):
+        run.say("another number of processes or workers: from here on samples come in another order")
+    if processes != processes_before:
+        run.position = run.position * processes_before // processes  # all ranks together have drawn as many
+        seen, meant = (optim.batch_size * n for n in (run.accumulate * processes, run.batches_per_step))
+        run.say(
+            f"{processes} processes instead of {processes_before}, with {run.accumulate} batches of "
+            f"{optim.batch_size} each: a step sees {seen} samples"
+            + (", as before" if seen == meant else f" instead of {meant}, which these processes cannot share")
+        )
+    steps_before = before["optim"]["steps"]
+    if optim.final_decay and optim.steps != steps_before:
+        rate = learning_rate(optim, run.step)
+        planned = learning_rate(replace(optim, steps=steps_before), run.step)
+        run.say(
+            f"optim.steps was {steps_before} and is {optim.steps}; as the rate falls over the last "
+            f"{optim.final_decay:.0%} of them, it goes on at {rate:.3g} instead of {planned:.3g}"
+        )
+
+
+def learning_rate(optim: OptimConfig, step: int) -> float:
+    """Linear warm-up, constant, and over the last share `final_decay` of the steps linearly towards zero."""
+    rate = optim.lr * min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    if optim.final_decay > 0:
+        rate *= min(1.0, (optim.steps - step) / (optim.final_decay * optim.steps))
+    return max(rate, 0.0)
 
 
 def _say_nothing(text: str) -> None:
@@ -228,6 +306,7 @@ def _state(run: TrainingRun, groups: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "position": run.position,
         "streams": _streams(run),
+        "batches_per_step": run.batches_per_step,
         "config": to_mapping(run.config),
         "audio": asdict(run.spec),
         "extractor": run.dataset.extractors.get(run.spec.id, {}),

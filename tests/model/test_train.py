@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,9 @@ from syncdiff.model import checkpoint as ckpt
 from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
 from syncdiff.model.config import TrainConfig
-from syncdiff.model.train import TrainingError, learning_rate, train
+from syncdiff.model.train import TrainingError, train
 from syncdiff.model.training_log import StepFigures
+from syncdiff.model.training_run import learning_rate
 from syncdiff.pipeline.config import ConfigError, to_mapping
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.paths import StoreError
@@ -219,6 +221,57 @@ def test_what_does_not_matter_may_change(store: Path, tiny: Tiny, tmp_path: Path
     assert any("samples come in another order" in line for line in said)
 
 
+def test_more_steps_that_change_a_falling_rate_are_said(store: Path, tiny: Tiny, tmp_path: Path) -> None:
+    for decay, expected in ((0.5, ["optim.steps was 4 and is 8", "at 0.001 instead of 0"]), (0.0, [])):
+        said: list[str] = []
+        for steps in (4, 8):
+            optim = {"steps": steps, "final_decay": decay}
+            train(tiny(data=str(store), out=str(tmp_path / str(decay)), optim=optim), said.append)
+        lines = [line for line in said if "optim.steps" in line]
+        assert len(lines) == min(1, len(expected)) and all(part in lines[0] for part in expected)
+
+
+@pytest.mark.parametrize(
+    ("batches_per_step", "accumulate", "expected"),
+    [(4, 2, "2 processes instead of 1, with 2 batches of 4 each: a step sees 16 samples, as before"),
+     (1, 1, "with 1 batches of 4 each: a step sees 8 samples instead of 4, which these")],
+)  # fmt: skip
+def test_another_number_of_processes_keeps_the_samples_of_a_step_or_says_so(
+    batches_per_step: int, accumulate: int, expected: str, store: Path, tiny: Tiny, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    run = run_module.open_run(tiny(data=str(store), out=str(tmp_path)), said.append)
+    run.accelerator = SimpleNamespace(num_processes=2)  # type: ignore[assignment]
+    state = {"step": 3, "position": 12, "streams": 1, "config": to_mapping(run.config)}
+    run_module.go_on(run, {**state, "batches_per_step": batches_per_step})
+    assert any(expected in line for line in said)
+    assert (run.step, run.accumulate, run.position) == (3, accumulate, 6)
+
+
+def test_without_clips_to_validate_with_strips_of_training_frames_are_called_so(
+    make_store: Callable[..., Path], tiny: Tiny, tmp_path: Path
+) -> None:
+    root = make_store(tmp_path / "data", {"train": [12, 12], "val": [12]}, silent=(2,))
+    for split in ("dev", "val"):  # there is none, or none with sound
+        said: list[str] = []
+        log, loader = {"sample_every": 1}, {"val_split": split}
+        out = str(tmp_path / split)
+        train(tiny(data=str(root), out=out, optim={"steps": 1}, log=log, loader=loader), said.append)
+        assert any(f"no split '{split}' with clips" in line and "trained on" in line for line in said)
+        assert (tmp_path / split / "samples" / "step-0000001.png").is_file()
+
+
+def test_a_launcher_that_starts_one_process_of_several_is_not_passed_over(
+    store: Path, tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`accelerate launch --cpu --num_processes 2` sets both and starts one."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    said: list[str] = []
+    train(tiny(data=str(store), out=str(tmp_path), optim={"steps": 1}), said.append)
+    assert any("started one process" in line and "torchrun --nproc_per_node" in line for line in said)
+
+
 def test_start_again_removes_the_run_and_nothing_else(store: Path, tiny: Tiny, tmp_path: Path) -> None:
     train(tiny(data=str(store), out=str(tmp_path)), quiet)
     (tmp_path / "notes.txt").write_text("mine")
@@ -332,7 +385,7 @@ def test_a_latent_resolution_that_does_not_fit_is_refused(
 def test_rates_warm_up_and_fall() -> None:
     config = TrainConfig()
     config = replace(config, optim=replace(config.optim, lr=1.0, warmup_steps=4, steps=100, final_decay=0.5))
-    rates = [learning_rate(config, step) for step in range(100)]
+    rates = [learning_rate(config.optim, step) for step in range(100)]
     assert rates[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]
     assert (
         rates[49] == rates[50] == 1.0 and rates[75] == pytest.approx(0.5) and rates[99] == pytest.approx(0.02)
