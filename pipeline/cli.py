@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -15,7 +15,7 @@ from rich.markup import escape
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_what_is_missing
 from syncdiff.pipeline.cli_tools import add_tools
-from syncdiff.pipeline.config import ConfigError
+from syncdiff.pipeline.config import ConfigError, with_settings
 from syncdiff.pipeline.datasets.base import LayoutError
 from syncdiff.pipeline.datasets.listing import LAYOUTS, Listing, read_layout
 from syncdiff.pipeline.estimate import estimate
@@ -24,9 +24,12 @@ from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.prep_config import PrepConfig, load_config
 from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import ClipError, RunError
-from syncdiff.pipeline.store.manifest import versions
-from syncdiff.pipeline.store.paths import StoreError
+from syncdiff.pipeline.store.manifest import earlier_identity, versions
+from syncdiff.pipeline.store.parquet import open_parquet
+from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_json
 from syncdiff.pipeline.store.prep_run import PrepRun, check_apart
+from syncdiff.pipeline.store.verify import forget, verify
+from syncdiff.pipeline.store.write import write_atomic
 from syncdiff.pipeline.weights import WeightsError
 
 app = typer.Typer(
@@ -112,9 +115,8 @@ def prepare(
     layout = str(context.info_name)
     flags = {"tracker": tracker, "face_size_px": face_size, "all_faces": all_faces}
     settings = load_config(layout, config, {k: v for k, v in flags.items() if v is not None})
-    listing = read_layout(layout, raw, splits=split or None)
-    if limit:
-        listing = replace(listing, clips=listing.clips[:limit])
+    inputs = {"raw": str(raw.resolve()), "splits": split or None, "limit": limit}
+    listing = _list(layout, inputs)
     _announce(listing)
     if dry_run:
         _show_estimate(listing, settings, workers)
@@ -122,7 +124,7 @@ def prepare(
     root = out_dir or Path("data") / layout
     check_apart(root, raw)
     load = None if checkpoint is None else avhubert_loader(checkpoint)
-    manifest = _prepare(listing, settings, root, workers, ray_address, overwrite, retry_rejects)
+    manifest = _prepare(listing, settings, root, inputs, workers, ray_address, overwrite, retry_rejects)
     _summary(root, manifest)
     if load is not None:
         add_features(root, load, workers, 0.0, ray_address)
@@ -153,6 +155,82 @@ for _layout in LAYOUTS:
 add_tools(app)
 
 
+@app.command("verify", rich_help_panel="Look at a data set")
+def verify_command(
+    data: Annotated[Path, typer.Argument(help="A prepared data set.")],
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what is damaged or missing.")] = False,
+    raw: Annotated[
+        Path | None, typer.Option(help="With --repair: the raw data set, where it has moved since.")
+    ] = None,
+) -> None:
+    """Check every file against its recorded hash and schema, and features row by row against clips.
+
+    Examples:
+
+    `syncdiff-prep verify data/lrs2`
+
+    `syncdiff-prep verify data/lrs2 --repair` — make the files that fail again, from the raw data set
+    """
+    failed = _check(data)
+    if failed and repair:
+        _repair(data, failed, raw)
+        failed = _check(data)
+    elif failed:
+        out.print(
+            f"mend it: syncdiff-prep verify {escape(str(data))} --repair", highlight=False, soft_wrap=True
+        )
+    if failed:
+        sys.exit(show.FAILED)
+
+
+def _check(data: Path) -> set[str]:
+    """Verify a data set, say what is wrong, and return the names of the files that are."""
+    failed, checked = set(), 0
+    try:
+        for name, problems in verify(data):
+            checked += 1
+            for problem in problems:
+                failed.add(name)
+                out.print(f"[red]{escape(name)}[/]: {escape(problem)}", highlight=False, soft_wrap=True)
+    except StoreError as error:
+        if not StorePaths(data).done.is_dir():
+            raise
+        out.print(f"[red]dataset.json[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
+        return {"dataset.json"}
+    out.print(f"{len(failed)} of {checked} checks failed" if failed else f"{checked} checks, all well")
+    return failed
+
+
+def _repair(data: Path, failed: set[str], raw: Path | None) -> None:
+    """Make the files that failed again, from the raw data set and with the settings that are on record."""
+    paths = StorePaths(data)
+    identity = earlier_identity(paths)
+    if identity is None:
+        raise StoreError(f"{data} cannot be mended: nothing says how it was made; prepare it again")
+    inputs: dict[str, Any] = {"splits": None, "limit": None}
+    if paths.inputs.is_file():
+        inputs = read_json(paths.inputs)
+    if raw is not None:
+        inputs["raw"] = str(raw.resolve())
+    if "raw" not in inputs:
+        raise StoreError(f"{data}: where its raw data set lies is not on record; give --raw")
+    listing = _list(identity["layout"], inputs)
+    config = with_settings(PrepConfig(), identity["config"], str(paths.identity))
+    added = forget(data, failed)
+    _prepare(listing, config, data, inputs)
+    for extractor_id in added:
+        out.print(
+            f"features {escape(extractor_id)}: run the command that added them; it makes what is missing",
+            highlight=False,
+        )
+
+
+def _list(layout: str, inputs: dict[str, Any]) -> Listing:
+    """The clips of `raw`, of all or some `splits`, at most `limit`."""
+    listing = read_layout(layout, Path(inputs["raw"]), splits=inputs["splits"])
+    return replace(listing, clips=listing.clips[: inputs["limit"]]) if inputs["limit"] else listing
+
+
 def _announce(listing: Listing) -> None:
     splits: dict[str, int] = {}
     for clip in listing.clips:
@@ -180,10 +258,11 @@ def _prepare(
     listing: Listing,
     config: PrepConfig,
     root: Path,
-    workers: int | None,
-    ray_address: str | None,
-    overwrite: bool,
-    retry_rejects: bool,
+    inputs: dict[str, Any],
+    workers: int | None = None,
+    ray_address: str | None = None,
+    overwrite: bool = False,
+    retry_rejects: bool = False,
 ) -> dict[str, Any]:
     plans = plan_shards(listing.clips, config.clips_per_shard)
     identity = RunIdentity.of(
@@ -193,8 +272,11 @@ def _prepare(
     if overwrite:  # what is wrong with the cluster must show before anything is removed
         connect(workers or show.available_cores(), ray_address)
     with run.started(overwrite=overwrite):
-        finished = run.finished(retry_rejects=retry_rejects)
-        todo = [plan for plan in plans if plan.name not in finished]
+        write_atomic(run.paths.inputs, json.dumps(inputs).encode())
+        reasons = run.todo(retry_rejects=retry_rejects)
+        for reason in (reason for shard in reasons.values() for reason in shard):
+            out.print(f"made again: {escape(reason)}", highlight=False, soft_wrap=True)
+        todo = [plan for plan in plans if plan.name in reasons]
         if todo:
             connect(workers or show.available_cores(), ray_address)
             from syncdiff.pipeline.run_ray import prepare_shards  # imports Ray: after `connect`
@@ -220,8 +302,8 @@ def _prepare(
 
 def _summary(root: Path, manifest: dict[str, Any]) -> None:
     show.print_counts(out, manifest)
-    rejects = pq.read_table(root / "rejects.parquet").to_pylist()
-    show.print_rejects(out, rejects)
+    with open_parquet(root / "rejects.parquet") as file:
+        show.print_rejects(out, file.read().to_pylist())
     counts = manifest["counts"]["splits"].values()
     inputs, prepared, rejected = (sum(c[k] for c in counts) for k in ("inputs", "prepared", "rejects"))
     out.print(

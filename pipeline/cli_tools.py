@@ -16,7 +16,6 @@ from syncdiff.pipeline.report.inspect import print_summary, write_report
 from syncdiff.pipeline.report.summary import summarise
 from syncdiff.pipeline.sample.dataset import make_sample
 from syncdiff.pipeline.store.read import open_dataset
-from syncdiff.pipeline.store.verify import verify
 from syncdiff.pipeline.weights import entry_named, fetch, how_to_get, require, status
 
 out = Console()
@@ -36,7 +35,6 @@ def add_tools(app: typer.Typer) -> None:
     """Register the commands of this file."""
     app.command("sample", rich_help_panel="First steps")(sample)
     app.command("inspect", rich_help_panel="Look at a data set")(inspect)
-    app.command("verify", rich_help_panel="Look at a data set")(verify_command)
     app.add_typer(features_app, name="features", rich_help_panel="Use a data set")
     app.add_typer(export_app, name="export", rich_help_panel="Use a data set")
     app.add_typer(weights_app, name="weights", rich_help_panel="Weights")
@@ -70,23 +68,6 @@ def inspect(
     print_summary(out, summary)
     report = write_report(data, sheets=sheets, summary=summary)
     out.print(f"report: {escape(str(report))}", highlight=False, soft_wrap=True)
-
-
-def verify_command(data: Data) -> None:
-    """Check every file against its recorded hash and schema, and features row by row against clips.
-
-    Example: `syncdiff-prep verify data/lrs2`
-    """
-    checked = wrong = 0
-    for name, problems in verify(data):
-        checked += 1
-        wrong += bool(problems)
-        for problem in problems:
-            out.print(f"[red]{escape(name)}[/]: {escape(problem)}", highlight=False, soft_wrap=True)
-    if wrong:
-        out.print(f"{wrong} of {checked} checks failed; prepare again to mend (finished shards are kept)")
-        sys.exit(show.FAILED)
-    out.print(f"{checked} checks, all well")
 
 
 @export_app.command("wav2lip")

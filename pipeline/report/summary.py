@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from syncdiff.pipeline.records import FPS
@@ -28,6 +27,7 @@ from syncdiff.pipeline.report.distributions import (
     RunningHistogram,
     add_joint,
 )
+from syncdiff.pipeline.store.parquet import open_parquet
 from syncdiff.pipeline.store.read import Dataset
 
 BATCH_ROWS = 1024
@@ -124,7 +124,7 @@ def row_batches(dataset: Dataset, columns: Sequence[str]) -> Iterator[tuple[int,
     """These columns of all rows, a batch at a time, with the index of the batch's first row."""
     first = 0
     for shard in dataset.shards:
-        with pq.ParquetFile(dataset.paths.clips(shard)) as file:
+        with open_parquet(dataset.paths.clips(shard)) as file:
             for batch in file.iter_batches(BATCH_ROWS, columns=list(columns), use_threads=False):
                 yield first, batch
                 first += len(batch)
@@ -239,7 +239,7 @@ def _rejects(dataset: Dataset) -> tuple[RejectCount, ...]:
     number: Counter[tuple[str, str]] = Counter()
     transient: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    with pq.ParquetFile(dataset.paths.rejects) as file:
+    with open_parquet(dataset.paths.rejects) as file:
         for batch in file.iter_batches(BATCH_ROWS):
             for reject in batch.to_pylist():
                 if dataset.split not in (None, reject["split"]):

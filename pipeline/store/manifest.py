@@ -9,18 +9,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import pyarrow.parquet as pq
 import soundfile
 
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_version
 from syncdiff.pipeline.plan import RunIdentity
 from syncdiff.pipeline.records import Reject
-from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.parquet import open_parquet
+from syncdiff.pipeline.store.paths import StoreError, StorePaths, check_names, read_json
 from syncdiff.pipeline.store.schema import SCHEMA_VERSION
 from syncdiff.pipeline.store.write import FileEntry, write_atomic
 
@@ -58,41 +59,41 @@ class ShardResult:
     def files(self) -> tuple[FileEntry, ...]:
         return self.clips, *self.features.values()
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True)
 
-    @staticmethod
-    def from_json(text: str) -> ShardResult:
-        raw = json.loads(text)
+def write_record(paths: StorePaths, result: ShardResult) -> None:
+    """Mark a shard as finished, with its files' times: by them a later run sees that they are unchanged."""
+    record = {**asdict(result), "mtime_ns": file_times(paths, result)}
+    write_atomic(paths.record(result.name), json.dumps(record, sort_keys=True).encode())
+
+
+def file_times(paths: StorePaths, result: ShardResult) -> dict[str, int]:
+    """When each file of a shard was written last: file -> mtime in ns."""
+    return {entry.file: (paths.root / entry.file).stat().st_mtime_ns for entry in result.files}
+
+
+def read_record(paths: StorePaths, name: str) -> tuple[ShardResult, dict[str, int]] | None:
+    """A shard's completion record: what was made, and the time of each file (file -> mtime in ns).
+
+    None where there is none, or a damaged one: the shard then counts as never made.
+    """
+    try:
+        raw = read_json(paths.record(name))
+        times = dict(raw.pop("mtime_ns", {}))
         raw["clips"] = FileEntry(**raw["clips"])
-        raw["features"] = {name: FileEntry(**entry) for name, entry in raw["features"].items()}
+        raw["features"] = {e: FileEntry(**entry) for e, entry in raw["features"].items()}
         raw["rejects"] = tuple(Reject(**reject) for reject in raw["rejects"])
-        return ShardResult(**raw)
-
-
-def write_manifest(paths: StorePaths) -> dict[str, Any]:
-    """Gather dataset.json from the completion records, and return it."""
-    results = finished_shards(paths)
-    added = {result.name: feature_records(paths, result) for result in results}
-    present = Counter(e for r in results for e in {*r.features, *added[r.name]})
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        **(earlier_identity(paths) or {}),
-        "counts": _counts(results, pq.read_table(paths.rejects).to_pylist()),
-        "features": sorted(e for e, shards in present.items() if shards == len(results)),
-        "shards": [_shard_entry(result, added[result.name]) for result in results],
-        "rejects": {"file": paths.rejects.name, "sha256": sha256_file(paths.rejects)},
-    }
-    write_atomic(paths.manifest, json.dumps(manifest, indent=1, sort_keys=True).encode())
-    return manifest
+        result = ShardResult(**raw)
+        check_names(paths, {"features": [], "shards": [asdict(result)]})
+    except (FileNotFoundError, StoreError, TypeError, KeyError, AttributeError, ValueError):
+        return None
+    return (result, times) if result.name == name else None
 
 
 def finished_shards(paths: StorePaths, names: Sequence[str] | None = None) -> list[ShardResult]:
     """The shards with a completion record among `names`; by default all, in order of name."""
     if names is None:
         names = sorted(path.stem for path in paths.done.glob("*.json"))
-    files = [paths.record(name) for name in names]
-    return [ShardResult.from_json(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    return [record[0] for name in names if (record := read_record(paths, name))]
 
 
 def record_features(
@@ -101,27 +102,59 @@ def record_features(
     """Mark a shard's features as finished. They count only as long as the clip shard stays the same."""
     path = paths.feature_record(extractor_id, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({"clips_sha256": clips_sha256, "entry": asdict(entry)}).encode())
+    mtime_ns = (paths.root / entry.file).stat().st_mtime_ns
+    record = {"clips_sha256": clips_sha256, "entry": asdict(entry), "mtime_ns": mtime_ns}
+    write_atomic(path, json.dumps(record).encode())
 
 
 def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEntry]:
-    """Features added to a finished shard, by extractor id, that still belong to its clips."""
+    """Features added to a finished shard, by extractor id, that are whole and still belong to its clips."""
     entries = {}
     for path in sorted((paths.work / "features").glob(f"*/{result.name}.json")):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        entry = FileEntry(**raw["entry"])
-        if raw["clips_sha256"] == result.clips.sha256 and entry.in_place(paths.root):
-            entries[path.parent.name] = entry
+        extractor_id = path.parent.name
+        try:
+            raw = read_json(path)
+            entry, clips_sha256 = FileEntry(**raw["entry"]), raw["clips_sha256"]
+        except (StoreError, TypeError, KeyError):
+            continue  # a damaged record: the features are made again
+        ours = paths.root / entry.file == paths.features(extractor_id, result.name)
+        ours = ours and clips_sha256 == result.clips.sha256
+        if ours and entry.unchanged(paths.root, raw.get("mtime_ns")):
+            entries[extractor_id] = entry
     return entries
 
 
 def earlier_identity(paths: StorePaths) -> dict[str, Any] | None:
-    """What an earlier run was to make, as `RunIdentity` in JSON; None where there was none."""
+    """What an earlier run was to make, as `RunIdentity` in JSON; None where nothing readable says it."""
     keys = set(RunIdentity.__dataclass_fields__)
     for path in (paths.identity, paths.manifest):
-        if path.is_file():
-            return {k: v for k, v in json.loads(path.read_text(encoding="utf-8")).items() if k in keys}
+        with suppress(FileNotFoundError, StoreError):
+            return {key: value for key, value in read_json(path).items() if key in keys}
     return None
+
+
+def write_manifest(paths: StorePaths) -> dict[str, Any]:
+    """Gather dataset.json from the completion records, and return it."""
+    manifest = gather_manifest(paths)
+    write_atomic(paths.manifest, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    return manifest
+
+
+def gather_manifest(paths: StorePaths) -> dict[str, Any]:
+    """What dataset.json is to hold, by the completion records."""
+    results = finished_shards(paths)
+    added = {result.name: feature_records(paths, result) for result in results}
+    present = Counter(e for r in results for e in {*r.features, *added[r.name]})
+    with open_parquet(paths.rejects) as file:
+        rejects = file.read().to_pylist()
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **(earlier_identity(paths) or {}),
+        "counts": _counts(results, rejects),
+        "features": sorted(e for e, shards in present.items() if shards == len(results)),
+        "shards": [_shard_entry(result, added[result.name]) for result in results],
+        "rejects": {"file": paths.rejects.name, "sha256": sha256_file(paths.rejects)},
+    }
 
 
 def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:

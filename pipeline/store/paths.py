@@ -47,6 +47,11 @@ class StorePaths:
     def done(self) -> Path:
         return self.work / "done"
 
+    @property
+    def inputs(self) -> Path:
+        """What was asked for: folder of the raw data set, splits, limit. `verify --repair` reads it."""
+        return self.work / "inputs.json"
+
     def record(self, shard: str) -> Path:
         """Completion record of a shard."""
         return self.done / f"{shard}.json"
@@ -66,7 +71,7 @@ class StorePaths:
 
 
 def read_manifest(root: Path) -> dict[str, Any]:
-    """The content of dataset.json, its names checked: see `check_names`.
+    """The content of dataset.json, with names and links checked: see `check_names` and `check_links`.
 
     Raises StoreError where the folder holds no finished data set, or one that cannot be trusted.
     """
@@ -74,6 +79,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if paths.manifest.is_file():
         manifest = read_json(paths.manifest)
         check_names(paths, manifest)
+        check_links(paths)
         return manifest
     if paths.work.is_dir():
         raise StoreError(f"{root}: preparation is not finished; run the same syncdiff-prep command again")
@@ -96,7 +102,7 @@ def check_names(paths: StorePaths, manifest: Mapping[str, Any]) -> None:
     """Raise StoreError unless all that a manifest names is a file of the store itself.
 
     A data set may come from anyone. Its splits, shards and extractors become names of files, so each must be
-    a single plain part of a path, every file must lie where `StorePaths` puts it, and no link may lead out.
+    a single plain part of a path, and every file must lie where `StorePaths` puts it.
     """
     try:
         names = list(manifest["features"])
@@ -113,7 +119,6 @@ def check_names(paths: StorePaths, manifest: Mapping[str, Any]) -> None:
                     raise StoreError(f"{paths.manifest}: {file['file']!r} should be {place.name}")
     except (TypeError, KeyError, AttributeError) as error:
         raise StoreError(f"{paths.manifest} is no manifest of a data set ({error!r})") from error
-    check_links(paths)
 
 
 def check_links(paths: StorePaths) -> None:

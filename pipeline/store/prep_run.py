@@ -19,8 +19,11 @@ from syncdiff.pipeline.records import Reject
 from syncdiff.pipeline.store.manifest import (
     ShardResult,
     earlier_identity,
+    file_times,
     finished_shards,
+    read_record,
     write_manifest,
+    write_record,
 )
 from syncdiff.pipeline.store.paths import StoreError, StorePaths, check_links, read_manifest
 from syncdiff.pipeline.store.schema import REJECT_SCHEMA
@@ -65,14 +68,14 @@ class PrepRun:
         with locked(self.paths):
             earlier = earlier_identity(self.paths)
             lines = self.identity.differences(earlier) if earlier is not None else []
-            if overwrite:
-                _remove_store(self.paths)
-            elif lines:
+            if lines and not overwrite:
                 raise PlanError(
                     f"{root} was prepared differently:\n  " + "\n  ".join(lines) + "\n"
                     "Repeat the earlier settings to continue it, choose another --out, "
                     "or give --overwrite to start again."
                 )
+            if overwrite or earlier is None:  # records of what nobody knows are of no use
+                _remove_store(self.paths)
             self.paths.done.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             identity = json.dumps(asdict(self.identity), sort_keys=True).encode()
@@ -85,21 +88,29 @@ class PrepRun:
 
     def record(self, result: ShardResult) -> None:
         """Mark a shard as finished. Its files are in place already."""
-        write_atomic(self.paths.record(result.name), result.to_json().encode())
+        write_record(self.paths, result)
 
-    def finished(self, *, retry_rejects: bool = False) -> dict[str, ShardResult]:
-        """Shards made by earlier runs that need not be made again, by name.
+    def todo(self, *, retry_rejects: bool = False) -> dict[str, list[str]]:
+        """Shards that are to be made, by name, each with what became of an earlier one; [] for a new shard.
 
-        A shard is made again where a file of it is missing or of another size, where a reject was transient,
-        or, with `retry_rejects`, where it has any.
+        A shard is made again where a file of it is missing or damaged, where a reject was transient, or, with
+        `retry_rejects`, where it has any. A file of the recorded size and time counts as whole; where only
+        the time is another its hash decides. `verify` hashes all of them.
         """
-        results = finished_shards(self.paths, [plan.name for plan in self.plans])
-        return {
-            result.name: result
-            for result in results
-            if all(entry.in_place(self.paths.root) for entry in result.files)
-            and not any(reject.transient or retry_rejects for reject in result.rejects)
-        }
+        todo: dict[str, list[str]] = {}
+        for plan in self.plans:
+            record = read_record(self.paths, plan.name)
+            if record is None:
+                todo[plan.name] = []
+                continue
+            result, times = record
+            root = self.paths.root
+            damaged = [e.file for e in result.files if not e.unchanged(root, times.get(e.file))]
+            if damaged or any(reject.transient or retry_rejects for reject in result.rejects):
+                todo[plan.name] = [f"{file} is missing or damaged" for file in damaged]
+            elif times != file_times(self.paths, result):
+                write_record(self.paths, result)  # a copied data set is hashed once, not at each start
+        return todo
 
     def finish(self, layout_rejects: Sequence[Reject]) -> dict[str, Any]:
         """Write rejects.parquet and then the manifest; return the manifest."""
@@ -108,7 +119,7 @@ class PrepRun:
         rejects.sort(key=lambda r: (r.clip_id, r.source))
         columns = {name: [getattr(r, name) for r in rejects] for name in REJECT_SCHEMA.names}
         sink = pa.BufferOutputStream()
-        pq.write_table(pa.table(columns, schema=REJECT_SCHEMA), sink)
+        pq.write_table(pa.table(columns, schema=REJECT_SCHEMA), sink, write_page_checksum=True)
         write_atomic(self.paths.rejects, sink.getvalue().to_pybytes())
         return write_manifest(self.paths)
 

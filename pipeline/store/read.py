@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from syncdiff.pipeline.media.flac import decode_flac
 from syncdiff.pipeline.media.images import decode_grey, decode_jpeg, decode_mask
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8, Bool
+from syncdiff.pipeline.store.parquet import naming, open_parquet
 from syncdiff.pipeline.store.paths import BAD_TEXT, StoreError, StorePaths, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, check_version
 
@@ -41,8 +42,10 @@ class ShardReader:
     """One Parquet file: row groups, and single columns of them, the latest few kept."""
 
     def __init__(self, path: Path) -> None:
-        self._file = pq.ParquetFile(path, memory_map=True)
-        check_version(self._file.schema_arrow, path)
+        self._path = path
+        with naming(path):
+            self._file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+            check_version(self._file.schema_arrow, path)
         metadata = self._file.metadata
         self.metadata: dict[bytes, bytes] = self._file.schema_arrow.metadata
         self.group_rows: tuple[int, ...] = tuple(
@@ -54,7 +57,8 @@ class ShardReader:
         """The value of a column in the row `offset` of a row group."""
         key = (row_group, name)
         if key not in self._columns:
-            table = self._file.read_row_group(row_group, columns=[name], use_threads=False)
+            with naming(self._path):
+                table = self._file.read_row_group(row_group, columns=[name], use_threads=False)
             self._columns[key] = table.column(0)
             if len(self._columns) > CACHED_COLUMNS:
                 self._columns.popitem(last=False)
@@ -125,7 +129,10 @@ class Dataset:
 
     def table(self, columns: Sequence[str]) -> pa.Table:
         """These clip columns over all rows, in order."""
-        parts = [pq.read_table(self.paths.clips(s), columns=list(columns)) for s in self.shards]
+        parts = []
+        for shard in self.shards:
+            with open_parquet(self.paths.clips(shard)) as file:
+                parts.append(file.read(columns=list(columns)))
         table = pa.concat_tables(parts) if parts else CLIP_SCHEMA.empty_table().select(list(columns))
         for name in BAD_TEXT.keys() & set(columns):
             bad = table[name].filter(pc.match_substring_regex(table[name], BAD_TEXT[name]))
@@ -209,7 +216,7 @@ class ClipView:
         floor(start·rate/25) to floor(stop·rate/25). None where the row has nothing to extract from.
         """
         path = self.dataset.paths.features(extractor_id, self.shard)
-        if not path.is_file():
+        if extractor_id not in self.dataset.manifest["features"] and not path.is_file():
             known = ", ".join(self.dataset.manifest["features"]) or "none"
             raise StoreError(f"{self.dataset.root}: no features {extractor_id!r}; it has {known}")
         reader = self.dataset.reader(path)

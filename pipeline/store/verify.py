@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from syncdiff.pipeline.file_hash import sha256_file
-from syncdiff.pipeline.store.paths import StorePaths, read_manifest
+from syncdiff.pipeline.store.manifest import finished_shards
+from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, REJECT_SCHEMA, check_version
 
 _NOT_PER_FRAME = ("words",)
@@ -38,6 +39,28 @@ def verify(root: Path) -> Iterator[tuple[str, list[str]]]:
     yield paths.rejects.name, _check_rejects(paths, manifest)
     strangers = sorted(_strangers(root, manifest))
     yield "(other files)", [f"not in the manifest: {name}" for name in strangers]
+
+
+def forget(root: Path, damaged: Set[str]) -> list[str]:
+    """Take away the completion records of these files, so that they count as never made.
+
+    What was prepared together is made together: a shard's clips and the features made with them. Returns the
+    extractors whose features were added later, of which some were among the files. Raises StoreError where
+    the data set has no records.
+    """
+    paths = StorePaths(root)
+    if not paths.done.is_dir():
+        raise StoreError(f"{root} cannot be mended: its folder .work is missing; prepare it again")
+    for result in finished_shards(paths):
+        if damaged & {entry.file for entry in result.files}:
+            paths.record(result.name).unlink()
+    added = set()
+    for record in (paths.work / "features").glob("*/*.json"):
+        extractor_id, shard = record.parent.name, record.stem
+        if paths.features(extractor_id, shard).relative_to(root).as_posix() in damaged:
+            record.unlink()
+            added.add(extractor_id)
+    return sorted(added)
 
 
 def check_file(root: Path, entry: dict[str, Any]) -> list[str]:

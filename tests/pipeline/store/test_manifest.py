@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.store.manifest import (
     ShardResult,
     feature_records,
+    finished_shards,
     record_features,
     write_manifest,
 )
@@ -59,25 +61,42 @@ def test_every_clip_is_in_exactly_one_shard(train: int, test: int) -> None:
     assert all(0 < len(p.clips) <= 64 and {c.split for c in p.clips} == {p.split} for p in plans)
 
 
-def test_results_survive_their_record() -> None:
-    entry = FileEntry("a", 1, 2, "x")
-    result = ShardResult("s", "train", 2, 1, 10, entry, {"mel": entry}, (reject(CLIPS[0]),))
-    assert ShardResult.from_json(result.to_json()) == result
+def test_results_survive_their_record(tmp_path: Path) -> None:
+    run = PrepRun(tmp_path, IDENTITY, plan_shards(CLIPS, 3))
+    with run.started():
+        result = finish_shard(run, run.plans[0], (reject(CLIPS[0]),))
+        assert finished_shards(run.paths) == [result]
+
+
+def test_a_file_is_whole_by_its_time_or_by_its_hash(tmp_path: Path) -> None:
+    run = finished_store(tmp_path / "out")
+    first, second = (run.paths.clips(plan.name) for plan in run.plans)
+    later = first.stat().st_mtime_ns + 10**9
+    os.utime(first, ns=(later, later))  # copied
+    second.write_bytes(second.read_bytes()[::-1])  # damaged
+    os.utime(second, ns=(later, later))
+    with run.started():
+        assert run.todo() == {run.plans[1].name: [f"clips/{second.name} is missing or damaged"]}
+        first.write_bytes(first.read_bytes()[::-1])
+        os.utime(first, ns=(later, later))
+        assert run.plans[0].name not in run.todo()  # the copy's time is on record now: not hashed again
 
 
 def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
     plans = plan_shards(CLIPS, 1)
     run = PrepRun(tmp_path / "out", IDENTITY, plans)
     with run.started():
-        kept = finish_shard(run, plans[0])
+        finish_shard(run, plans[0])
         damaged = finish_shard(run, plans[1])
         finish_shard(run, plans[2], (reject(plans[2].clips[0], transient=True),))
-        permanent = finish_shard(run, plans[3], (reject(plans[3].clips[0]),))
+        finish_shard(run, plans[3], (reject(plans[3].clips[0]),))
     (tmp_path / "out" / damaged.clips.file).write_bytes(b"half")
     (tmp_path / "out" / "clips" / f"{plans[4].name}.parquet.1.tmp").touch()
     with run.started():
-        assert run.finished() == {kept.name: kept, permanent.name: permanent}
-        assert run.finished(retry_rejects=True) == {kept.name: kept}
+        never, of_transient, of_permanent = plans[4].name, plans[2].name, plans[3].name
+        todo = {damaged.name: [f"{damaged.clips.file} is missing or damaged"], of_transient: [], never: []}
+        assert run.todo() == todo
+        assert run.todo(retry_rejects=True) == {**todo, of_permanent: []}
         assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
@@ -128,7 +147,7 @@ def test_starting_again_removes_what_is_on_record_and_nothing_else(tmp_path: Pat
     (root / "clips" / "d.1.tmp").mkdir()
     other = PrepRun(root, replace(IDENTITY, config={"face_size_px": 256}), ())
     with other.started(overwrite=True):
-        assert not other.finished()
+        assert run.todo() == {plan.name: [] for plan in run.plans}
         assert not run.paths.manifest.exists() and not run.paths.rejects.exists()
         assert sorted(p.name for p in (root / "clips").iterdir()) == sorted(
             ["d.1.tmp", "draft.tmp", "mine.parquet", "train-00000.parquet.tmp"]
