@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -30,13 +31,18 @@ def unfinished_shards(root: Path, extractor: Extractor) -> list[str]:
     if "video" in extractor.needs and len(dataset) and dataset[0].mouth_rois([0]) is None:
         raise StoreError(f"{root} holds no mouth pictures; prepare it with `mouth_rois: true`, or use audio")
     path = paths.extractor(extractor.id)
-    described = json.dumps(extractor.describe(), indent=1, sort_keys=True)
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != extractor.describe():
+    described = json.dumps(extractor.describe(), indent=1, sort_keys=True).encode()
+    recorded = dataset.manifest.get("extractors", {}).get(extractor.id)
+    if recorded is not None:  # by the hash: a damaged extractor.json is written anew
+        same = recorded.get("sha256") == hashlib.sha256(described).hexdigest()
+    else:
+        same = not path.is_file() or path.read_bytes() == described
+    if not same:
         raise StoreError(
             f"{path} describes other features of the same name; remove that folder to replace them"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, described.encode())
+    write_atomic(path, described)
     shards = finished_shards(paths)
     return [shard.name for shard in shards if extractor.id not in feature_records(paths, shard)]
 

@@ -152,9 +152,16 @@ def gather_manifest(paths: StorePaths) -> dict[str, Any]:
         **(earlier_identity(paths) or {}),
         "counts": _counts(results, rejects),
         "features": sorted(e for e, shards in present.items() if shards == len(results)),
+        "extractors": {e: _extractor_entry(paths, e) for e in present if paths.extractor(e).is_file()},
         "shards": [_shard_entry(result, added[result.name]) for result in results],
         "rejects": {"file": paths.rejects.name, "sha256": sha256_file(paths.rejects)},
     }
+
+
+def _extractor_entry(paths: StorePaths, extractor_id: str) -> dict[str, Any]:
+    path = paths.extractor(extractor_id)
+    file = path.relative_to(paths.root).as_posix()
+    return {"file": file, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:

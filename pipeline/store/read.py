@@ -5,7 +5,6 @@ Nothing is read before it is asked for: a column of a clip is fetched from the c
 
 from __future__ import annotations
 
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ from syncdiff.pipeline.media.flac import decode_flac
 from syncdiff.pipeline.media.images import decode_grey, decode_jpeg, decode_mask
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, U8, Bool
 from syncdiff.pipeline.store.parquet import naming, open_parquet
-from syncdiff.pipeline.store.paths import BAD_TEXT, StoreError, StorePaths, read_manifest
+from syncdiff.pipeline.store.paths import BAD_TEXT, StoreError, StorePaths, read_json, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, check_version
 
 # A row group holds one to a few clips; keeping a few columns of it lets a reader ask for frames, masks and
@@ -116,7 +115,7 @@ class Dataset:
     @property
     def extractors(self) -> dict[str, dict[str, Any]]:
         """extractor id -> content of its extractor.json, for every feature set in the data set."""
-        return {e: json.loads(self.paths.extractor(e).read_text()) for e in self.manifest["features"]}
+        return {e: read_json(self.paths.extractor(e)) for e in self.manifest["features"]}
 
     def reader(self, path: Path) -> ShardReader:
         """The reader of a shard file; the latest few stay open."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from syncdiff.pipeline.file_hash import sha256_file
-from syncdiff.pipeline.store.manifest import finished_shards
+from syncdiff.pipeline.store.manifest import finished_shards, gather_manifest
 from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_manifest
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, REJECT_SCHEMA, check_version
 
@@ -23,8 +24,20 @@ def verify(root: Path) -> Iterator[tuple[str, list[str]]]:
 
     Raises StoreError where there is no finished data set.
     """
-    manifest = read_manifest(root)
     paths = StorePaths(root)
+    manifest = read_manifest(root)
+    whole = True
+    for name, problems in _files(paths, manifest):
+        whole = whole and not problems
+        yield name, problems
+    if whole and paths.done.is_dir():  # with damaged files the records would give another manifest
+        gathered = json.loads(json.dumps(gather_manifest(paths)))
+        wrong = [key for key in gathered.keys() | manifest.keys() if gathered.get(key) != manifest.get(key)]
+        yield paths.manifest.name, [f"{key} is not what the records say" for key in sorted(wrong)]
+
+
+def _files(paths: StorePaths, manifest: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    root = paths.root
     for shard in manifest["shards"]:
         clips = shard["clips"]
         problems = check_file(root, clips)
@@ -36,6 +49,10 @@ def verify(root: Path) -> Iterator[tuple[str, list[str]]]:
             if not wrong and not problems:
                 wrong = _check_features(root / entry["file"], root / clips["file"])
             yield entry["file"], wrong
+    for extractor_id in manifest["features"]:
+        file = paths.extractor(extractor_id).relative_to(root).as_posix()
+        entry = manifest.get("extractors", {}).get(extractor_id, {})  # older data sets have no hash of it
+        yield file, check_file(root, {**entry, "file": file})
     yield paths.rejects.name, _check_rejects(paths, manifest)
     strangers = sorted(_strangers(root, manifest))
     yield "(other files)", [f"not in the manifest: {name}" for name in strangers]
@@ -60,18 +77,21 @@ def forget(root: Path, damaged: Set[str]) -> list[str]:
         if paths.features(extractor_id, shard).relative_to(root).as_posix() in damaged:
             record.unlink()
             added.add(extractor_id)
+        elif paths.extractor(extractor_id).relative_to(root).as_posix() in damaged:
+            added.add(extractor_id)  # it is written anew before the features are looked at
     return sorted(added)
 
 
 def check_file(root: Path, entry: dict[str, Any]) -> list[str]:
-    """What is wrong with a file by its recorded size and hash."""
+    """What is wrong with a file by its recorded size and hash, where they are recorded."""
     path = root / entry["file"]
     if not path.is_file():
         return ["missing"]
     size = path.stat().st_size
-    if size != entry["bytes"]:
+    if size != entry.get("bytes", size):
         return [f"{size} bytes, recorded were {entry['bytes']}"]
-    return [] if sha256_file(path) == entry["sha256"] else ["content changed (sha256 differs)"]
+    same = "sha256" not in entry or sha256_file(path) == entry["sha256"]
+    return [] if same else ["content changed (sha256 differs)"]
 
 
 def _check_clips(path: Path, rows: int) -> list[str]:

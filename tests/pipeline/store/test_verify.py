@@ -62,6 +62,22 @@ def test_a_flipped_byte_is_noticed_by_whole_columns_and_by_reports(store: Path) 
             read()
 
 
+def test_every_file_has_a_hash(store: Path) -> None:
+    assert not failures(store)
+    names = {
+        p.relative_to(store).as_posix() for p in store.rglob("*") if p.is_file() and ".work" not in p.parts
+    }
+    assert {name for name, _ in verify(store)} == names | {"(other files)"}
+    for name in sorted(names):
+        kept = (store / name).read_bytes()
+        flip(store / name, 0.4 if name == "dataset.json" else 0.5)
+        try:
+            assert failures(store) == {name}, name
+        except StoreError as error:  # a manifest that is no JSON any more
+            assert name == "dataset.json" and "dataset.json" in str(error)
+        (store / name).write_bytes(kept)
+
+
 def test_what_fails_is_made_again_and_nothing_else(
     store: Path, prepared_sample: Path, prep: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -69,6 +85,7 @@ def test_what_fails_is_made_again_and_nothing_else(
     flip(store / "features" / "mel" / "val-00000.parquet")
     (store / "features" / "logfbank" / "test-00000.parquet").unlink()
     truncate(store / "rejects.parquet")
+    flip(store / "features" / "mel" / "extractor.json")
     times = {p: p.stat().st_mtime_ns for p in store.glob("clips/*")}
     said = prep("verify", store, check=False)
     assert said.returncode == 1 and "verify" in said.stdout and "--repair" in said.stdout
