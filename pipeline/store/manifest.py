@@ -129,7 +129,9 @@ def earlier_identity(paths: StorePaths) -> dict[str, Any] | None:
     keys = set(RunIdentity.__dataclass_fields__)
     for path in (paths.identity, paths.manifest):
         with suppress(FileNotFoundError, StoreError):
-            return {key: value for key, value in read_json(path).items() if key in keys}
+            content = read_json(path)
+            if keys <= content.keys():
+                return {key: content[key] for key in keys}
     return None
 
 

@@ -40,6 +40,10 @@ class StorePaths:
         return self.root / ".work"
 
     @property
+    def lock(self) -> Path:
+        return self.work / "lock"
+
+    @property
     def identity(self) -> Path:
         return self.work / "identity.json"
 

@@ -61,7 +61,7 @@ class PrepRun:
         root = self.paths.root
         if root.exists() and not root.is_dir():
             raise PlanError(f"--out {root} is a file; give the folder that the data set goes to")
-        ours = self.paths.manifest.is_file() or self.paths.work.is_dir()
+        ours = self.paths.lock.is_file() or earlier_identity(self.paths) is not None
         if not ours and root.is_dir() and any(root.iterdir()):
             raise PlanError(f"{root} is not empty and is no data set of ours; choose another --out")
         check_links(self.paths)
@@ -141,7 +141,7 @@ class PrepRun:
 def locked(paths: StorePaths) -> Iterator[None]:
     """Hold a data set's folder for writing. Raises PlanError while another run does."""
     paths.work.mkdir(parents=True, exist_ok=True)
-    with (paths.work / "lock").open("w") as handle:
+    with paths.lock.open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

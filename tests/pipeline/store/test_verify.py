@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.report.summary import summarise
 from syncdiff.pipeline.store.paths import StoreError
@@ -117,6 +118,33 @@ def test_a_damaged_manifest_is_repaired(
     truncate(store / "dataset.json")
     assert "dataset.json is damaged" in prep("verify", store, "--repair").stdout
     assert (store / "dataset.json").read_bytes() == (prepared_sample / "dataset.json").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["inspect", "export", "features"])
+def test_a_command_on_a_truncated_shard_ends_with_a_sentence(
+    store: Path, tmp_path: Path, command: str, prep: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    truncate(store / "clips" / SHARD)
+    arguments: tuple[str | Path, ...] = (store,)
+    if command == "export":
+        arguments = ("frames", store, tmp_path / "out")
+    elif command == "features":
+        weights = make_tiny_checkpoint(tmp_path / "tiny.safetensors")
+        arguments = ("avhubert", store, "--checkpoint", weights)
+    said = prep(command, *arguments, check=False)
+    assert said.returncode == 2 and "Traceback" not in said.stderr
+    assert f"clips/{SHARD} cannot be read" in said.stderr and "--repair" in said.stderr
+
+
+def test_features_made_of_a_damaged_shard_end_with_a_sentence(
+    store: Path, tmp_path: Path, prep: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    for at in (0.2, 0.4, 0.6, 0.8):
+        flip(store / "clips" / SHARD, at)
+    weights = make_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    said = prep("features", "avhubert", store, "--checkpoint", weights, "--modality", "both", check=False)
+    assert said.returncode and "Traceback" not in said.stderr
+    assert SHARD in said.stderr
 
 
 def test_repair_says_what_it_lacks(
