@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from syncdiff.pipeline.plan import ShardPlan
 from syncdiff.pipeline.prep_config import PrepConfig
 from syncdiff.pipeline.prepare_clip import prepare_clip
 from syncdiff.pipeline.records import Clip, ClipError, Reject, Row
-from syncdiff.pipeline.store.manifest import ShardResult
+from syncdiff.pipeline.store.manifest import ShardResult, SourceFile
 from syncdiff.pipeline.store.paths import StorePaths
 from syncdiff.pipeline.store.schema import CLIP_SCHEMA, feature_schema
 from syncdiff.pipeline.store.write import ShardWriter, feature_record
@@ -83,6 +83,7 @@ def _write_shard(
 ) -> ShardResult:
     root = context.paths.root
     rejects: list[Reject] = []
+    sources: dict[str, SourceFile] = {}
     frames = 0
     with ExitStack() as stack:
         clips = stack.enter_context(ShardWriter(context.paths.clips(plan.name), CLIP_SCHEMA))
@@ -99,11 +100,17 @@ def _write_shard(
             reporter.begin(clip.id)
             rows = 0
             reason = None
+            with suppress(OSError):  # the clip's stages say what is wrong with it
+                status = clip.path.stat()
+                sources[clip.source] = SourceFile(status.st_size, status.st_mtime_ns)
             try:
                 if clip.id in refused:
                     raise refused[clip.id]
                 for row in _rows(clip, context, reporter):
                     clips.add(row.columns)
+                    source = sources.get(clip.source)
+                    if source and not rows:
+                        sources[clip.source] = replace(source, sha256=row.columns["source_sha256"])
                     values = {f.extractor_id: f for f in row.features}
                     clip_id, num_frames = row.columns["clip_id"], row.columns["num_frames"]
                     for name, writer in features.items():
@@ -125,6 +132,7 @@ def _write_shard(
             features={name: writer.finish(root) for name, writer in features.items()},
             clips=clips.finish(root),
             rejects=tuple(rejects),
+            sources=sources,
         )
 
 

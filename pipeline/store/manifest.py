@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import soundfile
@@ -43,8 +44,30 @@ def versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class SourceFile:
+    """A raw video as it was when it was prepared; `sha256` is None where it gave no row."""
+
+    bytes: int
+    mtime_ns: int
+    sha256: str | None = None
+
+    def changed(self, path: Path) -> bool:
+        """Whether another file lies there now: by size and time, by its hash where only the time is another.
+
+        A file that gave no row and has another time counts as changed; one that cannot be read does not.
+        """
+        try:
+            status = path.stat()
+            if (status.st_size, status.st_mtime_ns) == (self.bytes, self.mtime_ns):
+                return False
+            return status.st_size != self.bytes or self.sha256 is None or sha256_file(path) != self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
 class ShardResult:
-    """A finished shard as its completion record and the manifest hold it."""
+    """A finished shard as its completion record and, without `sources` (by path), the manifest hold it."""
 
     name: str
     split: str
@@ -54,6 +77,7 @@ class ShardResult:
     clips: FileEntry
     features: Mapping[str, FileEntry] = field(default_factory=dict)
     rejects: tuple[Reject, ...] = ()
+    sources: Mapping[str, SourceFile] = field(default_factory=dict)
 
     @property
     def files(self) -> tuple[FileEntry, ...]:
@@ -82,6 +106,7 @@ def read_record(paths: StorePaths, name: str) -> tuple[ShardResult, dict[str, in
         raw["clips"] = FileEntry(**raw["clips"])
         raw["features"] = {e: FileEntry(**entry) for e, entry in raw["features"].items()}
         raw["rejects"] = tuple(Reject(**reject) for reject in raw["rejects"])
+        raw["sources"] = {name: SourceFile(**source) for name, source in raw.get("sources", {}).items()}
         result = ShardResult(**raw)
         check_names(paths, {"features": [], "shards": [asdict(result)]})
     except (FileNotFoundError, StoreError, TypeError, KeyError, AttributeError, ValueError):
@@ -169,6 +194,7 @@ def _extractor_entry(paths: StorePaths, extractor_id: str) -> dict[str, Any]:
 def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:
     entry = asdict(result)
     entry["rejects"] = len(result.rejects)
+    del entry["sources"]  # their times differ from copy to copy
     entry["features"].update({name: asdict(file) for name, file in added.items()})
     return entry
 

@@ -94,8 +94,8 @@ class PrepRun:
         """Shards that are to be made, by name, each with what became of an earlier one; [] for a new shard.
 
         A shard is made again where a file of it is missing or damaged, where a reject was transient, or, with
-        `retry_rejects`, where it has any. A file of the recorded size and time counts as whole; where only
-        the time is another its hash decides. `verify` hashes all of them.
+        `retry_rejects`, where it has any, and where a source is no longer the file that was read. A file of
+        the recorded size and time counts as the same; where only the time is another its hash decides.
         """
         todo: dict[str, list[str]] = {}
         for plan in self.plans:
@@ -105,9 +105,18 @@ class PrepRun:
                 continue
             result, times = record
             root = self.paths.root
-            damaged = [e.file for e in result.files if not e.unchanged(root, times.get(e.file))]
-            if damaged or any(reject.transient or retry_rejects for reject in result.rejects):
-                todo[plan.name] = [f"{file} is missing or damaged" for file in damaged]
+            reasons = [
+                f"{entry.file} is missing or damaged"
+                for entry in result.files
+                if not entry.unchanged(root, times.get(entry.file))
+            ]
+            reasons += [
+                f"{clip.source} has changed since it was prepared"
+                for clip in plan.clips
+                if (source := result.sources.get(clip.source)) and source.changed(clip.path)
+            ]
+            if reasons or any(reject.transient or retry_rejects for reject in result.rejects):
+                todo[plan.name] = reasons
             elif times != file_times(self.paths, result):
                 write_record(self.paths, result)  # a copied data set is hashed once, not at each start
         return todo

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.store.read import open_dataset
 
 ODD_NAMES = (
@@ -130,6 +131,28 @@ def test_a_face_is_the_same_in_8k(trouble: tuple[Path, Path, str]) -> None:
     by_source = {c.value("source"): c for c in open_dataset(trouble[1])}
     small, large = by_source["good.mp4"].frames([10]), by_source["8k.mp4"].frames([10])
     assert np.abs(small.astype(int) - large).mean() < 8
+
+
+def test_a_source_that_was_replaced_is_prepared_again_and_that_is_said(
+    sample_raw: Path, prep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    videos = sorted((sample_raw / "mvlrs_v1" / "main" / "astronaut").glob("*.mp4"))[:3]
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    raw.mkdir()
+    for name, video in zip(("a", "b"), videos, strict=False):
+        shutil.copy2(video, raw / f"{name}.mp4")
+    (raw / "c.mp4").write_bytes(b"no video yet")
+    prep("folder", raw, "--out", out)
+    before = [clip.value("source_sha256") for clip in open_dataset(out)]
+    os.utime(raw / "a.mp4", ns=(0, 0))  # only its time: the same video
+    shutil.copy2(videos[2], raw / "b.mp4")
+    shutil.copy2(videos[0], raw / "c.mp4")
+    said = prep("folder", raw, "--out", out).stdout
+    changed = {line for line in said.splitlines() if line.startswith("made again:")}
+    assert changed == {f"made again: {name}.mp4 has changed since it was prepared" for name in "bc"}
+    after = [clip.value("source_sha256") for clip in open_dataset(out)]
+    assert after == [before[0], sha256_file(videos[2]), before[0]]
+    assert "made again" not in prep("folder", raw, "--out", out).stdout
 
 
 def test_a_data_set_is_never_written_over_the_raw_data(

@@ -19,6 +19,7 @@ from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
 from syncdiff.pipeline.records import Clip, Reject
 from syncdiff.pipeline.store.manifest import (
     ShardResult,
+    SourceFile,
     feature_records,
     finished_shards,
     record_features,
@@ -100,6 +101,58 @@ def test_a_second_run_keeps_finished_shards_only(tmp_path: Path) -> None:
         assert not list((tmp_path / "out").rglob("*.tmp"))
 
 
+def test_a_source_is_known_by_size_time_and_hash(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"video")
+    status = path.stat()
+    seen = SourceFile(status.st_size, status.st_mtime_ns, sha256_file(path))
+    assert not seen.changed(path)
+    os.utime(path, ns=(0, 0))
+    assert not seen.changed(path)  # copied
+    assert replace(seen, sha256=None).changed(path)  # rejected then; perhaps it is good now
+    path.write_bytes(b"VIDEO")
+    assert seen.changed(path)
+    path.write_bytes(b"another video")
+    assert seen.changed(path)
+    path.unlink()
+    assert not seen.changed(path)
+
+
+DAMAGE = ("", "{", "[]", "7", "null", "{}", '{"name": 7}', "\0" * 40, "[" * 50_000)
+
+
+@pytest.mark.parametrize("content", DAMAGE)
+def test_a_damaged_record_costs_its_shard_and_nothing_else(tmp_path: Path, content: str) -> None:
+    run = finished_store(tmp_path / "out")
+    run.paths.record(run.plans[0].name).write_text(content)
+    run.paths.identity.write_text(content)  # the manifest says the same
+    feature_record = run.paths.feature_record("net", run.plans[1].name)
+    feature_record.parent.mkdir(parents=True)
+    feature_record.write_text(content)
+    with run.started():
+        assert run.todo() == {run.plans[0].name: []}
+        finish_shard(run, run.plans[0])
+        assert len(run.finish([])["shards"]) == len(run.plans)
+
+
+def test_a_record_of_another_shard_or_of_files_elsewhere_does_not_count(tmp_path: Path) -> None:
+    run = finished_store(tmp_path / "out")
+    first, second = (run.paths.record(plan.name) for plan in run.plans)
+    elsewhere = first.read_text().replace("clips/", "../clips/")
+    first.write_text(second.read_text())
+    second.write_text(elsewhere)
+    with run.started():
+        assert run.todo() == {plan.name: [] for plan in run.plans}
+
+
+def test_without_a_readable_identity_everything_is_made_again(tmp_path: Path) -> None:
+    run = finished_store(tmp_path / "out")
+    run.paths.identity.write_text("{")
+    run.paths.manifest.write_text("{")
+    with PrepRun(run.paths.root, replace(IDENTITY, config={"face_size_px": 256}), run.plans).started():
+        assert run.todo() == {plan.name: [] for plan in run.plans}
+
+
 def test_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
     with PrepRun(tmp_path / "out", IDENTITY, ()).started():
         pass
@@ -123,6 +176,10 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     ):
         pass
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+    (tmp_path / "dataset.json").write_text('{"title": "years of work"}')
+    (tmp_path / ".work").mkdir()
+    with pytest.raises(Refused, match="is no data set of ours"), PrepRun(tmp_path, IDENTITY, ()).started():
+        pass
 
 
 def finished_store(root: Path) -> PrepRun:
