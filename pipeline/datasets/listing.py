@@ -23,7 +23,7 @@ from syncdiff.pipeline.datasets.folders import (
     read_grid,
     read_hdtf,
 )
-from syncdiff.pipeline.datasets.lrs2 import find_base, read_lrs2
+from syncdiff.pipeline.datasets.lrs2 import find_bases, read_lrs2
 from syncdiff.pipeline.datasets.lrs3_voxceleb2 import (
     looks_like_lrs3,
     looks_like_voxceleb2,
@@ -101,8 +101,8 @@ def resembles(root: Path) -> str | None:
 
 def _known_layout(root: Path) -> str | None:
     """The layout whose folders these are, by a look at the first levels."""
-    base = find_base(root)
-    if base is not None and (base or (root / "main").is_dir()) and sub_folders(root / base / "main"):
+    bases = find_bases(root)
+    if any((base or (root / "main").is_dir()) and sub_folders(root / base / "main") for base in bases):
         return "lrs2"
     looks = {"voxceleb2": looks_like_voxceleb2, "lrs3": looks_like_lrs3, "grid": looks_like_grid}
     return next((layout for layout, looks_like in looks.items() if looks_like(root)), None)

@@ -22,14 +22,19 @@ _LISTS = ("test", "val", "train", "pretrain")  # a clip that two lists name stay
 _LISTED_SUFFIXES = VIDEO_SUFFIXES | {".txt", ".wav"}
 
 
-def find_base(root: Path) -> str | None:
-    """Where `main` or `pretrain` lies, from the root; None when it is no LRS2 (LRS3 has `pretrain` too)."""
-    wrapped = [join(folder, "mvlrs_v1") for folder in sub_folders(root)]
-    for base in ("", "mvlrs_v1", *wrapped, *only_folder(root)):
+def find_bases(root: Path) -> list[str]:
+    """Where `main` or `pretrain` lies, from the root; empty when it is no LRS2 (LRS3 has `pretrain` too).
+
+    More than one where several copies lie side by side and the root is none itself.
+    """
+
+    def holds_clips(base: str) -> bool:
         here = set(sub_folders(root / base))
-        if "main" in here or ("pretrain" in here and not here & {"trainval", "test"}):
-            return base
-    return None
+        return "main" in here or ("pretrain" in here and not here & {"trainval", "test"})
+
+    own = next(([base] for base in ("", "mvlrs_v1") if holds_clips(base)), [])
+    wrapped = [join(folder, "mvlrs_v1") for folder in sub_folders(root)]
+    return own or list(filter(holds_clips, dict.fromkeys([*wrapped, *only_folder(root)])))
 
 
 def read_lrs2(found: Found) -> None:
@@ -38,9 +43,14 @@ def read_lrs2(found: Found) -> None:
     A line opens with `<speaker>/<clip>`; `main/` before it, a suffix, and words after it are accepted. What
     lies on no list is counted in a note.
     """
-    base = find_base(found.root)
-    if base is None:
+    bases = find_bases(found.root)
+    if not bases:
         return
+    if len(bases) > 1:
+        raise LayoutError(f"{found.root} holds several copies of LRS2: {', '.join(bases)}; give one of them")
+    base = bases[0]
+    if base not in ("", "mvlrs_v1"):
+        found.notes.append(f"the data set taken is {base}")
     reader = _Reader(found, base)
     lists = {split: path for split in _LISTS if (path := _find_list(found.root, base, split))}
     wanted = [split for split in lists if found.wants(split)]
@@ -114,6 +124,10 @@ class _Reader:
         return self.videos[folder]
 
     def note_unlisted(self) -> None:
+        main = join(self.base, "main")
+        if "main" not in self.videos and (self.found.root / main).is_dir():  # no list asked for any of it
+            videos = Found(self.found.root).walk(main, "train")
+            self.videos["main"] = {splitext(video)[0]: video for video in videos}
         listed = sum(file.split != "pretrain" or "pretrain" in self.videos for file in self.found.files)
         if (left := sum(map(len, self.videos.values())) - listed) > 0:
             self.found.notes.append(f"{left:,} videos are on no list and are left out")

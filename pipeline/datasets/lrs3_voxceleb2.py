@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 
-from syncdiff.pipeline.datasets.base import Found, join, only_folder, sub_folders
-from syncdiff.pipeline.datasets.lrs2 import find_base
+from syncdiff.pipeline.datasets.base import Found, LayoutError, join, only_folder, sub_folders
+from syncdiff.pipeline.datasets.lrs2 import find_bases
 
 # Names that the folder of a split has in copies of these sets, the plain one first.
 _LRS3_FOLDERS = {
@@ -24,7 +24,7 @@ _VOXCELEB2_FOLDERS = {
 
 def read_lrs3(found: Found) -> None:
     """`{pretrain,trainval,test}/<id>/<clip>.mp4`."""
-    if find_base(found.root) is None:
+    if not find_bases(found.root):
         _read_split_folders(found, _LRS3_FOLDERS, "lrs3*", depth=2)
 
 
@@ -41,7 +41,7 @@ def looks_like_lrs3(root: Path) -> bool:
 def looks_like_voxceleb2(root: Path) -> bool:
     folders = _split_folders(root, _VOXCELEB2_FOLDERS, "vox*").items()
     speakers = (
-        name for split, folder in folders for name in sub_folders(root / _inside(root, folder, split))
+        name for split, places in folders for name in sub_folders(root / _inside(root, places[0], split))
     )
     return any(re.fullmatch(r"id\d{5}", name) for name in speakers)
 
@@ -49,8 +49,14 @@ def looks_like_voxceleb2(root: Path) -> bool:
 def _read_split_folders(found: Found, names: Mapping[str, str], wrapper: str, depth: int) -> None:
     """Clips lie `depth` parts deep in one set and not in its like; without any there, nothing is found."""
     probe = Found(found.root, found.wanted)
-    for split, folder in _split_folders(found.root, names, wrapper).items():
+    for split, folders in _split_folders(found.root, names, wrapper).items():
         if probe.wants(split):
+            folder = folders[0]
+            if len(folders) > 1 and folder not in sub_folders(found.root):
+                listed = ", ".join(folders)
+                raise LayoutError(f"{found.root} holds {split} several times: {listed}; give one of them")
+            if len(folders) > 1 or "/" in folder:
+                probe.notes.append(f"the {split} taken is {', not '.join(folders)}")
             inside = _inside(found.root, folder, split)
             probe.add(split, inside, probe.walk(inside, split))
     if any(file.name.count("/") == depth - 1 for file in islice(probe.files, 100_000)) or not probe.files:
@@ -58,16 +64,16 @@ def _read_split_folders(found: Found, names: Mapping[str, str], wrapper: str, de
         found.problems, found.notes = probe.problems, probe.notes
 
 
-def _split_folders(root: Path, names: Mapping[str, str], wrapper: str) -> dict[str, str]:
-    """Folder of each split: in the root, in a folder inside it, or the root itself."""
-    found: dict[str, str] = {}
-    for base in ("", *sub_folders(root, wrapper), *only_folder(root)):
+def _split_folders(root: Path, names: Mapping[str, str], wrapper: str) -> dict[str, list[str]]:
+    """Folders of each split, the likeliest first: in the root, in a folder inside it, or the root itself."""
+    found: dict[str, list[str]] = {}
+    for base in dict.fromkeys(["", *sub_folders(root, wrapper), *only_folder(root)]):
         here = {name.lower(): name for name in sub_folders(root / base)}
         for name, split in names.items():
             if name in here:
-                found.setdefault(split, join(base, here[name]))
+                found.setdefault(split, []).append(join(base, here[name]))
     own = names.get(root.absolute().name.lower())
-    return found or ({} if own is None else {own: ""})
+    return found or ({} if own is None else {own: [""]})
 
 
 def _inside(root: Path, folder: str, split: str) -> str:

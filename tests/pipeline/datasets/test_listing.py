@@ -126,6 +126,45 @@ def test_lrs2_unlisted_and_missing_lists_are_noted(lrs2: Path) -> None:
     assert any("1 videos are on no list" in note for note in listing.notes)
 
 
+def test_lrs2_counts_main_where_no_list_names_any_of_it(lrs2: Path) -> None:
+    for split in ("train", "val", "test"):
+        (lrs2 / f"{split}.txt").unlink()
+    listing = read_layout("lrs2", lrs2)
+    assert ids(listing) == ["lrs2/pretrain/a/1"]
+    assert "3 videos are on no list and are left out" in listing.notes
+    assert any("no train.txt, val.txt, test.txt" in note for note in listing.notes)
+
+
+def test_a_folder_above_several_copies_is_refused_and_above_one_says_which(tmp_path: Path) -> None:
+    put(tmp_path, "one/mvlrs_v1/main/a/1.mp4", "two/notes.txt")
+    lists(tmp_path / "one", train=["a/1"])
+    listing = read_layout("lrs2", tmp_path)
+    assert ids(listing) == ["lrs2/train/a/1"]
+    assert "the data set taken is one/mvlrs_v1" in listing.notes
+    put(tmp_path, "two/mvlrs_v1/main/b/1.mp4")
+    with pytest.raises(LayoutError, match="several copies of LRS2: one/mvlrs_v1, two/mvlrs_v1"):
+        read_layout("lrs2", tmp_path)
+    assert len(read_layout("folder", tmp_path).clips) == 2  # as plain videos both are read
+
+
+@pytest.mark.parametrize(
+    ("layout", "split", "clip"), [("lrs3", "trainval", "a/1"), ("voxceleb2", "dev", "id00001/v/1")]
+)
+def test_a_split_that_is_there_twice_is_not_chosen_silently(
+    tmp_path: Path, layout: str, split: str, clip: str
+) -> None:
+    wrappers = [f"{layout[:4] if layout == 'lrs3' else 'vox'}_{name}" for name in "ab"]
+    put(tmp_path, f"{wrappers[0]}/{split}/{clip}.mp4", f"{wrappers[1]}/test/{clip}.mp4")
+    listing = read_layout(layout, tmp_path)
+    assert len(listing.clips) == 2  # each split has a folder of its own, as unpacking leaves them
+    assert f"the {split} taken is {wrappers[0]}/{split}" in listing.notes
+    put(tmp_path, f"{wrappers[1]}/{split}/{clip}.mp4")
+    with pytest.raises(
+        LayoutError, match=f"holds {split} several times: {wrappers[0]}/{split}, {wrappers[1]}"
+    ):
+        read_layout(layout, tmp_path)
+
+
 def test_lrs2_without_lists_is_refused(lrs2: Path) -> None:
     for split in ("train", "val", "test"):
         (lrs2 / f"{split}.txt").unlink()
