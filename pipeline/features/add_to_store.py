@@ -9,7 +9,12 @@ from pathlib import Path
 
 from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput
 from syncdiff.pipeline.records import Features
-from syncdiff.pipeline.store.manifest import feature_records, finished_shards, record_features
+from syncdiff.pipeline.store.manifest import (
+    extractor_sha256,
+    feature_records,
+    finished_shards,
+    record_features,
+)
 from syncdiff.pipeline.store.paths import StoreError, StorePaths
 from syncdiff.pipeline.store.read import ClipView, open_dataset
 from syncdiff.pipeline.store.schema import feature_schema
@@ -32,12 +37,7 @@ def unfinished_shards(root: Path, extractor: Extractor) -> list[str]:
         raise StoreError(f"{root} holds no mouth pictures; prepare it with `mouth_rois: true`, or use audio")
     path = paths.extractor(extractor.id)
     described = json.dumps(extractor.describe(), indent=1, sort_keys=True).encode()
-    recorded = dataset.manifest.get("extractors", {}).get(extractor.id)
-    if recorded is not None:  # by the hash: a damaged extractor.json is written anew
-        same = recorded.get("sha256") == hashlib.sha256(described).hexdigest()
-    else:
-        same = not path.is_file() or path.read_bytes() == described
-    if not same:
+    if extractor_sha256(paths, extractor.id) not in (None, hashlib.sha256(described).hexdigest()):
         raise StoreError(
             f"{path} describes other features of the same name; remove that folder to replace them"
         )

@@ -6,6 +6,7 @@ manifest, written last, is made of these records alone, so that a run may stop a
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -86,8 +87,7 @@ class ShardResult:
 
 def write_record(paths: StorePaths, result: ShardResult) -> None:
     """Mark a shard as finished, with its files' times: by them a later run sees that they are unchanged."""
-    record = {**asdict(result), "mtime_ns": file_times(paths, result)}
-    write_atomic(paths.record(result.name), json.dumps(record, sort_keys=True).encode())
+    write_state(paths.record(result.name), {**asdict(result), "mtime_ns": file_times(paths, result)})
 
 
 def file_times(paths: StorePaths, result: ShardResult) -> dict[str, int]:
@@ -101,7 +101,7 @@ def read_record(paths: StorePaths, name: str) -> tuple[ShardResult, dict[str, in
     None where there is none, or a damaged one: the shard then counts as never made.
     """
     try:
-        raw = read_json(paths.record(name))
+        raw = read_state(paths.record(name))
         times = dict(raw.pop("mtime_ns", {}))
         raw["clips"] = FileEntry(**raw["clips"])
         raw["features"] = {e: FileEntry(**entry) for e, entry in raw["features"].items()}
@@ -128,8 +128,9 @@ def record_features(
     path = paths.feature_record(extractor_id, shard)
     path.parent.mkdir(parents=True, exist_ok=True)
     mtime_ns = (paths.root / entry.file).stat().st_mtime_ns
+    described = extractor_sha256(paths, extractor_id)
     record = {"clips_sha256": clips_sha256, "entry": asdict(entry), "mtime_ns": mtime_ns}
-    write_atomic(path, json.dumps(record).encode())
+    write_state(path, {**record, "extractor_sha256": described})
 
 
 def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEntry]:
@@ -138,7 +139,7 @@ def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEnt
     for path in sorted((paths.work / "features").glob(f"*/{result.name}.json")):
         extractor_id = path.parent.name
         try:
-            raw = read_json(path)
+            raw = read_state(path)
             entry, clips_sha256 = FileEntry(**raw["entry"]), raw["clips_sha256"]
         except (StoreError, TypeError, KeyError):
             continue  # a damaged record: the features are made again
@@ -149,14 +150,43 @@ def feature_records(paths: StorePaths, result: ShardResult) -> dict[str, FileEnt
     return entries
 
 
+def extractor_sha256(paths: StorePaths, extractor_id: str) -> str | None:
+    """Hash of an extractor.json: of what it was when features were added by it, else of what it is now.
+
+    So a damaged extractor.json is not taken for another extractor's. None where there is neither.
+    """
+    for path in (paths.work / "features" / extractor_id).glob("*.json"):
+        with suppress(StoreError):
+            if sha256 := read_state(path).get("extractor_sha256"):
+                return str(sha256)
+    path = paths.extractor(extractor_id)
+    return sha256_file(path) if path.is_file() else None
+
+
+def write_state(path: Path, content: Mapping[str, Any]) -> None:
+    """A small JSON file of a run, with a hash of its content."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    write_atomic(path, json.dumps({**content, "content_sha256": digest}, sort_keys=True).encode())
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """What `write_state` wrote. Raises StoreError where the file is damaged; older ones have no hash."""
+    content = read_json(path)
+    digest = content.pop("content_sha256", None)
+    written = json.dumps(content, sort_keys=True).encode()
+    if digest is not None and digest != hashlib.sha256(written).hexdigest():
+        raise StoreError(f"{path} is damaged: its content is not what was written")
+    return content
+
+
 def earlier_identity(paths: StorePaths) -> dict[str, Any] | None:
     """What an earlier run was to make, as `RunIdentity` in JSON; None where nothing readable says it."""
     keys = set(RunIdentity.__dataclass_fields__)
     for path in (paths.identity, paths.manifest):
         with suppress(FileNotFoundError, StoreError):
-            content = read_json(path)
+            content = read_state(path) if path == paths.identity else read_json(path)
             if keys <= content.keys():
-                return {key: content[key] for key in keys}
+                return {key: value for key, value in content.items() if key in keys}
     return None
 
 
@@ -179,16 +209,10 @@ def gather_manifest(paths: StorePaths) -> dict[str, Any]:
         **(earlier_identity(paths) or {}),
         "counts": _counts(results, rejects),
         "features": sorted(e for e, shards in present.items() if shards == len(results)),
-        "extractors": {e: _extractor_entry(paths, e) for e in present if paths.extractor(e).is_file()},
+        "extractors": {e: {"sha256": extractor_sha256(paths, e)} for e in present},
         "shards": [_shard_entry(result, added[result.name]) for result in results],
         "rejects": {"file": paths.rejects.name, "sha256": sha256_file(paths.rejects)},
     }
-
-
-def _extractor_entry(paths: StorePaths, extractor_id: str) -> dict[str, Any]:
-    path = paths.extractor(extractor_id)
-    file = path.relative_to(paths.root).as_posix()
-    return {"file": file, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from syncdiff.pipeline.store.manifest import (
     read_record,
     write_manifest,
     write_record,
+    write_state,
 )
 from syncdiff.pipeline.store.paths import StoreError, StorePaths, check_links, read_manifest
 from syncdiff.pipeline.store.schema import REJECT_SCHEMA
@@ -78,8 +78,7 @@ class PrepRun:
                 _remove_store(self.paths)
             self.paths.done.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
-            identity = json.dumps(asdict(self.identity), sort_keys=True).encode()
-            write_atomic(self.paths.identity, identity)
+            write_state(self.paths.identity, asdict(self.identity))
             yield
 
     def remove_manifest(self) -> None:

@@ -90,7 +90,7 @@ def check_file(root: Path, entry: dict[str, Any]) -> list[str]:
     size = path.stat().st_size
     if size != entry.get("bytes", size):
         return [f"{size} bytes, recorded were {entry['bytes']}"]
-    same = "sha256" not in entry or sha256_file(path) == entry["sha256"]
+    same = entry.get("sha256") is None or sha256_file(path) == entry["sha256"]
     return [] if same else ["content changed (sha256 differs)"]
 
 

@@ -107,6 +107,18 @@ def test_the_command_makes_them_on_ray_and_continues(
     assert "0 shards made" in again.stdout
 
 
+@pytest.mark.parametrize("content", [None, "{", '{"id": "another"}'])
+def test_a_damaged_description_is_written_anew(store: Path, checkpoint: Path, content: str | None) -> None:
+    add(store, checkpoint)
+    manifest = (store / "dataset.json").read_bytes()
+    path = store / "features" / ID / "extractor.json"
+    described = path.read_bytes()
+    path.unlink() if content is None else path.write_text(content)
+    assert [name for name, problems in verify(store) if problems] == [f"features/{ID}/extractor.json"]
+    assert add(store, checkpoint) == []
+    assert (path.read_bytes(), (store / "dataset.json").read_bytes()) == (described, manifest)
+
+
 def test_without_a_checkpoint_the_command_says_how_to_add_them_later(
     sample_raw: Path, prep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -118,6 +118,16 @@ def test_a_source_is_known_by_size_time_and_hash(tmp_path: Path) -> None:
     assert not seen.changed(path)
 
 
+def test_a_flipped_digit_in_a_record_is_noticed(tmp_path: Path) -> None:
+    run = finished_store(tmp_path / "out")
+    record = run.paths.record(run.plans[0].name)
+    record.write_text(record.read_text().replace('"frames": 10', '"frames": 11'))
+    identity = run.paths.identity
+    identity.write_text(identity.read_text().replace("128", "129"))  # the manifest knows better
+    with run.started():
+        assert run.todo() == {run.plans[0].name: []}
+
+
 DAMAGE = ("", "{", "[]", "7", "null", "{}", '{"name": 7}', "\0" * 40, "[" * 50_000)
 
 
