@@ -163,6 +163,11 @@ class DataConfig:
     light: NonNegativeFloat = 0.0
     # move all pictures of a sample by at most this share of their side
     shift: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+    # share of samples whose pose frame the averaged network makes first, as it does while generating, so that
+    # training meets the faults of its own frames
+    rollout: Share = 0.0
+    # sampling steps of such a pose frame; one is enough for v_prediction with zero_terminal_snr
+    rollout_steps: PositiveInt = 1
     frames_per_clip: PositiveInt = 8  # samples drawn from a clip each time it is visited
     window: PositiveInt = 4  # row groups open at once per worker, among whose samples the order is shuffled
     workers: NonNegativeInt = 2  # loader processes per rank; 0 loads in the training process

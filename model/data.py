@@ -10,7 +10,7 @@ position: resuming in the middle of an epoch costs no reading.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cv2
@@ -30,7 +30,8 @@ from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
 class Batch:
     """B samples. Pictures [B,3,N,N] uint8, masks [B,1,N,N] bool, audio [B,L,D] float32, flags [B] bool.
 
-    `names` say clip and frame of each sample; `pose` is zero where `has_pose` is False.
+    `names` say clip and frame of each sample; `pose` is zero where `has_pose` is False. `roll_out` says which
+    pose frames the network is to make itself; `pose` holds the true ones nonetheless.
     """
 
     target: Tensor
@@ -41,11 +42,25 @@ class Batch:
     audio: Tensor
     has_audio: Tensor
     names: tuple[str, ...]
+    roll_out: RollOut | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "names"}
-        return Batch(**{k: v.to(device, non_blocking=True) for k, v in tensors.items()}, names=self.names)
+        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "Tensor"}
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+        return replace(self, **moved, roll_out=self.roll_out and self.roll_out.to(device))
+
+
+@dataclass(frozen=True)
+class RollOut:
+    """The targets of `batch` [R] are pose frames of samples `positions` [R] int64 of another batch."""
+
+    positions: Tensor
+    batch: Batch
+
+    def to(self, device: torch.device) -> RollOut:
+        """With its tensors on `device`."""
+        return RollOut(self.positions.to(device), self.batch.to(device))
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,7 @@ class Sample:
     audio: F32
     has_audio: bool
     name: str
+    earlier: Sample | None = None  # what its pose frame is to be made of, where the network makes it
 
 
 def resize_faces(faces: U8, size: int) -> U8:
@@ -162,6 +178,7 @@ class SampleChoice:
     mirrored: bool = False
     gains: tuple[float, ...] = (1.0, 1.0, 1.0)  # of red, green and blue
     shift: tuple[int, ...] = (0, 0)  # pixels down and to the right
+    earlier: SampleChoice | None = None  # makes the pose frame, where that is not the true one
 
 
 def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[SampleChoice]:
@@ -182,8 +199,15 @@ def draw(clip: ClipView, config: TrainConfig, epoch: int, row: int) -> list[Samp
         mirrored = loader.mirror and bool(rng.random() < 0.5)
         gains = np.exp(loader.light * (rng.standard_normal() + 0.3 * rng.standard_normal(3)))
         shift = np.round(rng.uniform(-loader.shift, loader.shift, 2) * config.model.resolution).astype(int)
-        looks = tuple(gains.tolist()), tuple(shift.tolist())
-        chosen.append(SampleChoice(target, identity, pose, has_audio, mirrored, *looks))
+        choice = SampleChoice(
+            target, identity, pose, has_audio, mirrored, tuple(gains.tolist()), tuple(shift.tolist())
+        )
+        if loader.rollout and rng.random() < loader.rollout and pose >= 0 and pose != identity:
+            before = int(pose_index[pose])
+            if before == target:  # nearest-pose goes both ways; the target may not lead to itself
+                before = -1
+            choice = replace(choice, earlier=replace(choice, target=pose, pose=before, has_audio=True))
+        chosen.append(choice)
     return chosen
 
 
@@ -192,25 +216,31 @@ def read_samples(
 ) -> list[Sample]:
     """Decode what the chosen samples of a clip need: each frame once, and no other."""
     size = config.model.resolution
-    wanted = sorted({frame for c in chosen for frame in (c.target, c.identity, c.pose)} - {-1})
+    every = chosen + [c.earlier for c in chosen if c.earlier is not None]
+    wanted = sorted({frame for c in every for frame in (c.target, c.identity, c.pose)} - {-1})
     faces = dict(zip(wanted, resize_faces(clip.frames(wanted), size), strict=True))
     faces[-1] = np.zeros((size, size, 3), np.uint8)
-    targets = [c.target for c in chosen]
+    targets = [c.target for c in every]
     masks = resize_masks(clip.masks(targets), size)
     times = np.array(targets, np.float64)
-    sound = audio_windows(clip_audio(clip, spec), spec, config.model.audio.window, times)
-    return [
+    windows = audio_windows(clip_audio(clip, spec), spec, config.model.audio.window, times)
+    samples = [
         Sample(
             target=_shown(faces[c.target], c),
             mask=_shown_mask(mask, c),
             identity=_shown(faces[c.identity], c),
             pose=_shown(faces[c.pose], c),
             has_pose=c.pose >= 0,
-            audio=heard,
+            audio=window,
             has_audio=c.has_audio,
             name=f"{clip.clip_id}:{c.target}",
         )
-        for c, mask, heard in zip(chosen, masks, sound, strict=True)
+        for c, mask, window in zip(every, masks, windows, strict=True)
+    ]
+    earlier = iter(samples[len(chosen) :])
+    return [
+        sample if c.earlier is None else replace(sample, earlier=next(earlier))
+        for c, sample in zip(chosen, samples[: len(chosen)], strict=True)
     ]
 
 
@@ -245,6 +275,8 @@ def collate(samples: list[Sample]) -> Batch:
             torch.from_numpy(np.stack([getattr(s, name) for s in samples])).permute(0, 3, 1, 2).contiguous()
         )
 
+    earlier = {i: s.earlier for i, s in enumerate(samples) if s.earlier is not None}
+    roll_out = RollOut(torch.tensor(list(earlier)), collate(list(earlier.values()))) if earlier else None
     return Batch(
         target=pictures("target"),
         mask=torch.from_numpy(np.stack([s.mask for s in samples]))[:, None],
@@ -254,6 +286,7 @@ def collate(samples: list[Sample]) -> Batch:
         audio=torch.from_numpy(np.stack([s.audio for s in samples])),
         has_audio=torch.tensor([s.has_audio for s in samples]),
         names=tuple(s.name for s in samples),
+        roll_out=roll_out,
     )
 
 

@@ -10,6 +10,7 @@ import math
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.config import TrainConfig
-from syncdiff.model.data import Batch, loader
-from syncdiff.model.diffusion import denoising_loss, training_schedule
+from syncdiff.model.data import Batch, RollOut, loader
+from syncdiff.model.diffusion import denoising_loss, sample, training_schedule
+from syncdiff.model.network import Conditions
 from syncdiff.model.space import prepare, training_target
 from syncdiff.model.training_log import StepFigures, TrainingProgress, sample_strip
 from syncdiff.model.training_run import TrainingRun, learning_rate, open_run, resume_state, save
@@ -85,6 +87,8 @@ def training_step(
         last = part + 1 == run.accumulate
         with nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
             masked_input, mask, conditions = prepare(batch, run.space)
+            if batch.roll_out is not None:
+                conditions = roll_out(run, batch.roll_out, conditions)
             target = training_target(batch, masked_input, mask, run.space)
             loss = denoising_loss(model, schedule, config.diffusion, target, mask, conditions)
         accelerator.backward(loss / run.accumulate)
@@ -103,6 +107,22 @@ def training_step(
     optimizer.zero_grad()
     update_ema(run)
     return figures
+
+
+def roll_out(run: TrainingRun, earlier: RollOut, conditions: Conditions) -> Conditions:
+    """The conditions with those pose frames that the averaged network makes of the frames before them.
+
+    While generating, the pose frame is the network's own work. A network that only ever saw true ones trusts
+    them too much and drifts (exposure bias; this is one step of scheduled sampling, Bengio et al. 2015,
+    arXiv 1506.03099).
+    """
+    masked_input, mask, before = prepare(earlier.batch, run.space)
+    diffusion = replace(run.config.diffusion, sampling_steps=run.config.loader.rollout_steps, guidance=1.0)
+    noise = torch.randn(masked_input.shape).to(masked_input)
+    generated = sample(run.ema, diffusion, masked_input, mask, before, noise, run.space.clip)
+    return replace(
+        conditions, pose=conditions.pose.index_copy(0, earlier.positions, generated.to(conditions.pose))
+    )
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
-from syncdiff.model.config import OptimConfig, TrainConfig
+from syncdiff.model.config import OptimConfig, TrainConfig, from_mapping
 from syncdiff.model.data import trainable_rows
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
 from syncdiff.model.network import AudioStats, SyncDiffNet
@@ -236,7 +236,8 @@ def resumable_state(config: TrainConfig, dataset: Dataset, checkpoint: Path) -> 
     Raises CheckpointError where it is of another configuration or other data.
     """
     state = ckpt.read_state(checkpoint)
-    changed = [d for d in differences(state["config"], to_mapping(config)) if not d.startswith(FREE)]
+    before = to_mapping(from_mapping(state["config"], str(checkpoint)))  # what is newer has its default
+    changed = [d for d in differences(before, to_mapping(config)) if not d.startswith(FREE)]
     if state["dataset"] != fingerprint(dataset):
         changed.append(f"data: the shards of {dataset.root} are not those that it was trained on")
     if changed:

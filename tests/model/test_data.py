@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +24,7 @@ from syncdiff.model.data import (
     Batch,
     SampleChoice,
     SampleStream,
+    draw,
     loader,
     read_samples,
     resize_faces,
@@ -152,6 +154,28 @@ def test_a_sample_holds_the_frames_it_names(store: Path, tiny: Tiny) -> None:
     features = clip.features("logfbank")
     assert features is not None
     assert np.array_equal(sample.audio, features[5:10])
+
+
+def test_a_roll_out_describes_the_pose_frames(store: Path, tiny: Tiny) -> None:
+    """Its targets are the very pictures that the samples have as pose frames, shown the same way."""
+    config = tiny(loader={"rollout": 1.0, "light": 0.2, "shift": 0.1}, model={"pose": {"drop": 0.3}})
+    for batch in islice(loader(config, str(store), SPEC), 6):
+        assert batch.roll_out is not None
+        where, earlier = batch.roll_out.positions, batch.roll_out.batch
+        assert batch.has_pose[where].all() and earlier.has_audio.all()
+        assert torch.equal(earlier.target, batch.pose[where])
+        assert torch.equal(earlier.identity, batch.identity[where])
+        for i, name in zip(where.tolist(), earlier.names, strict=True):
+            clip, _, frame = batch.names[i].rpartition(":")
+            assert name == f"{clip}:{int(frame) - 1}"
+    assert all(batch.roll_out is None for batch in islice(loader(tiny(), str(store), SPEC), 3))
+
+
+def test_a_roll_out_changes_no_other_sample(store: Path, tiny: Tiny) -> None:
+    """A share of 0 draws what was drawn before there were roll-outs, and the first of a visit is the same."""
+    clip = open_dataset(store, "train")[0]
+    plain, rolled = (draw(clip, tiny(loader={"rollout": share}), 0, 0)[0] for share in (0.0, 1.0))
+    assert replace(rolled, earlier=None) == plain
 
 
 def test_light_scales_all_pictures_alike(store: Path, tiny: Tiny) -> None:

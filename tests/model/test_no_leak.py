@@ -195,10 +195,14 @@ def test_the_target_is_never_drawn_as_its_own_condition(
 ) -> None:
     clip = make_clip("lower-half", policy, seed, points)
     for identity in ("random", "ranked"):
-        config = tiny(loader={"identity": identity, "frames_per_clip": 40}, seed=seed)
+        config = tiny(loader={"identity": identity, "frames_per_clip": 40, "rollout": 0.5}, seed=seed)
         for choice in draw(clip, config, epoch, 0):  # type: ignore[arg-type]
             assert choice.identity != choice.target
             assert choice.pose != choice.target
+            if (earlier := choice.earlier) is not None:
+                assert earlier.target == choice.pose
+                assert choice.target not in (earlier.target, earlier.identity, earlier.pose)
+                assert earlier.target not in (earlier.identity, earlier.pose)
 
 
 @pytest.mark.parametrize("policy", ["previous", "offset", "nearest-pose"])

@@ -22,6 +22,8 @@ from syncdiff.model import checkpoint as ckpt
 from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
 from syncdiff.model.config import TrainConfig
+from syncdiff.model.data import loader
+from syncdiff.model.space import prepare
 from syncdiff.model.train import TrainingError, train
 from syncdiff.model.training_log import StepFigures
 from syncdiff.model.training_run import learning_rate
@@ -46,14 +48,17 @@ def identical(a: Path, b: Path) -> bool:
     return one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.3])
-def test_resuming_changes_no_bit(noise: float, store: Path, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("noise", "rollout"), [(0.0, 0.0), (0.3, 0.5)])
+def test_resuming_changes_no_bit(
+    noise: float, rollout: float, store: Path, tiny: Tiny, tmp_path: Path
+) -> None:
     """20 steps at once, and 10 and 10: the same weights, averages, optimiser and random numbers."""
 
     def config(out: str, steps: int) -> TrainConfig:
         pose = {"noise": noise}
         optim = {"steps": steps, "accumulate": 2, "ema_decay": 0.9}
-        return tiny(data=str(store), out=str(tmp_path / out), model={"pose": pose}, optim=optim)
+        model, loader = {"pose": pose}, {"rollout": rollout}
+        return tiny(data=str(store), out=str(tmp_path / out), model=model, optim=optim, loader=loader)
 
     straight = train(config("straight", 20), quiet)
     train(config("parts", 10), quiet)
@@ -145,6 +150,30 @@ def test_what_is_no_number_stops_before_the_update(
     newest = tmp_path / "checkpoints" / "step-0000002"
     assert ckpt.newest(tmp_path / "checkpoints") == newest and str(newest) in str(error.value)
     assert torch.equal(weights[-2], weights[-1])
+
+
+def test_rolled_out_pose_frames_are_the_networks_own(store: Path, tiny: Tiny, tmp_path: Path) -> None:
+    """Inside the mask they are made, outside they are the source; the other pose frames stay."""
+    run = run_module.open_run(tiny(data=str(store), out=str(tmp_path), loader={"rollout": 0.7}), quiet)
+    batch = next(iter(loader(run.config, str(store), run.spec)))
+    assert batch.roll_out is not None
+    conditions = prepare(batch, run.space)[2]
+    where, mask = batch.roll_out.positions, batch.roll_out.batch.mask.expand(-1, 3, -1, -1)
+    rolled = train_module.roll_out(run, batch.roll_out, conditions).pose
+    assert torch.equal(rolled[where][~mask], conditions.pose[where][~mask])
+    assert not torch.isclose(rolled[where][mask], conditions.pose[where][mask], atol=0.02).all()
+    others = [i for i in range(len(batch.names)) if i not in where.tolist()]
+    assert torch.equal(rolled[others], conditions.pose[others])
+
+
+def test_a_checkpoint_without_a_setting_had_its_default(store: Path, tiny: Tiny, tmp_path: Path) -> None:
+    last = train(tiny(data=str(store), out=str(tmp_path), optim={"steps": 1}), quiet)
+    state = json.loads((last / "state.json").read_text())
+    del state["config"]["loader"]["rollout"]
+    (last / "state.json").write_text(json.dumps(state))
+    train(tiny(data=str(store), out=str(tmp_path), optim={"steps": 2}), quiet)
+    with pytest.raises(CheckpointError, match=r"loader.rollout: 0.0 -> 0.5"):
+        train(tiny(data=str(store), out=str(tmp_path), loader={"rollout": 0.5}), quiet)
 
 
 def command(store: Path, out: Path, *more: str) -> list[str]:
