@@ -156,7 +156,7 @@ class DiffusionConfig:
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
     train_split: str = "train"
-    val_split: str | None = "val"  # where the sample strips come from; null takes the training split
+    val_split: str | None = "val"  # validated with; null takes the training split
     identity: Literal["random", "ranked"] = "random"  # any other frame (paper), or the store's ranking
     mirror: bool = True  # show half of the samples mirrored
     # vary the light: standard deviation of the logarithm of a sample's RGB gains
@@ -194,7 +194,7 @@ class OptimConfig:
 class LogConfig:
     every: PositiveInt = 50  # steps between entries of the log
     checkpoint_every: PositiveInt = 5000
-    sample_every: NonNegativeInt = 5000  # steps between sample strips; 0 for none
+    sample_every: NonNegativeInt = 5000  # steps between validations, each with a sample strip; 0 for none
     keep: PositiveInt = 3  # newest checkpoints kept
 
 

@@ -46,8 +46,8 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The batch with its tensors on `device`."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "Tensor"}
-        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in tensors.items()}
+        values = [(f.name, getattr(self, f.name)) for f in fields(self)]
+        moved: dict[str, Any] = {k: v.to(device, non_blocking=True) for k, v in values if torch.is_tensor(v)}
         return replace(self, **moved, roll_out=self.roll_out and self.roll_out.to(device))
 
 

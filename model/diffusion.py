@@ -87,14 +87,17 @@ def denoising_loss(
     mask: Tensor,
     conditions: Conditions,
     generator: torch.Generator | None = None,
+    timesteps: Tensor | None = None,
 ) -> Tensor:
     """Mean squared error of the predicted noise or velocity, over the mask or the whole picture.
 
-    target [B,C,S,S]; mask [B,1,S,S] bool. The area of a mask does not change a sample's weight. Noise
-    and steps come from the CPU generator, so that they do not depend on the device.
+    target [B,C,S,S]; mask [B,1,S,S] bool; timesteps [B] int64, by default random ones. The area of a mask
+    does not change a sample's weight. Noise and time steps come from the CPU generator, so that they do not
+    depend on the device.
     """
     noise = torch.randn(target.shape, generator=generator).to(target)
-    timesteps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
+    if timesteps is None:
+        timesteps = torch.randint(config.timesteps, (len(target),), generator=generator).to(target.device)
     noisy = schedule.add_noise(target, noise, timesteps)
     wanted = noise if config.prediction == "epsilon" else schedule.get_velocity(target, noise, timesteps)
     error = (predict(network, schedule, config, noisy, timesteps, conditions) - wanted.float()).square()

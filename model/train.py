@@ -25,7 +25,7 @@ from syncdiff.model.data import Batch, RollOut, loader
 from syncdiff.model.diffusion import denoising_loss, sample, training_schedule
 from syncdiff.model.network import Conditions
 from syncdiff.model.space import prepare, training_target
-from syncdiff.model.training_log import StepFigures, TrainingProgress, sample_strip
+from syncdiff.model.training_log import StepFigures, TrainingProgress, validate
 from syncdiff.model.training_run import TrainingRun, learning_rate, open_run, resume_state, save
 from syncdiff.pipeline.records import CheckpointError
 
@@ -58,7 +58,7 @@ def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
             if writer and (run.step % config.log.every == 0 or run.step == optim.steps):
                 progress.log(writer, optimizer.param_groups[0]["lr"])
             if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
-                sample_strip(run, writer)
+                validate(run, writer)
             if run.step % config.log.checkpoint_every == 0:
                 save_periodic(run)
     if writer:

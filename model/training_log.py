@@ -1,10 +1,10 @@
-"""How a training is going: a line in the terminal, entries in TensorBoard's log, sample strips to look at."""
+"""How a training is going: a line in the terminal, TensorBoard's log, validation with strips to look at."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import cv2
@@ -14,14 +14,19 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
-from syncdiff.model.data import Batch, SampleChoice, collate, read_samples, trainable_rows
-from syncdiff.model.diffusion import sample
-from syncdiff.model.space import prepare, to_uint8
-from syncdiff.model.training_run import TrainingRun
+from syncdiff.model.data import SampleChoice, collate, read_samples, trainable_rows
+from syncdiff.model.diffusion import denoising_loss, training_schedule
+from syncdiff.model.generate import GenerationJob, Model, generate, generate_frames
+from syncdiff.model.generate_split import row_job
+from syncdiff.model.space import prepare, training_target
+from syncdiff.model.training_run import TrainingRun, averaged_model
 from syncdiff.pipeline.console import duration_text
 from syncdiff.pipeline.records import U8
+from syncdiff.pipeline.store.read import ClipView
 
 STRIP_CLIPS, STRIP_FRAMES = 2, 6
+FREE_FRAMES = 50  # of each clip: two seconds, in which a drift shows
+NOISE_SHARES = (0.125, 0.375, 0.625, 0.875)  # of the time steps: the middles of its quarters
 
 
 @dataclass(frozen=True)
@@ -110,36 +115,102 @@ def gpu_memory_gib() -> float:
     return torch.cuda.max_memory_reserved() / 2**30
 
 
-def sample_strip(run: TrainingRun, writer: SummaryWriter) -> U8:
-    """Draw masked input, result and truth below each other for frames of two validation clips.
+def validate(run: TrainingRun, writer: SummaryWriter) -> None:
+    """Log how the averaged network does on the first validation clips, and a strip of what it makes of them.
 
-    Written to <out>/samples and TensorBoard. Pose frames are the true ones, as in training: this shows single
-    frames, not what generating a whole clip does.
+    val_loss/<t>: the loss at four time steps t. val_psnr: PSNR in dB inside the masks, against the truth, of
+    frames generated one after the other from the pose frames that the network made (free_running, as results
+    are), from the true ones (true_pose, as it is trained) and without (no_pose). What free running loses to
+    the true ones is exposure bias; below no_pose, the pose frame harms. The strip shows free running.
+
+    Draws from no random generator that training uses.
     """
-    device = run.accelerator.device
-    batch = strip_frames(run).to(device)
-    masked_input, mask, conditions = prepare(batch, run.space)
-    # a generator of its own, so that training draws the same noise with and without strips
-    generator = torch.Generator().manual_seed(run.config.seed)
-    noise = torch.randn(masked_input.shape, generator=generator).to(device)
-    generated = sample(run.ema, run.config.diffusion, masked_input, mask, conditions, noise, run.space.clip)
-    rows = [to_uint8(run.space.decode(picture)) for picture in (masked_input, generated)] + [batch.target]
-    strip = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
-    picture: U8 = strip.permute(1, 2, 0).cpu().numpy()
+    model = averaged_model(run)
+    clips = [run.validation[row] for row in trainable_rows(run.validation)[:STRIP_CLIPS]]
+    for timestep, loss in loss_by_noise(run, model, clips).items():
+        writer.add_scalar(f"val_loss/{timestep}", loss, run.step)
+    jobs = [first_frames(row_job(model, clip.clip_id, clip, clip), FREE_FRAMES) for clip in clips]
+    batch = run.config.optim.batch_size
+    runs = {"free_running": list(generate(model, map(restarted, jobs), batch))}
+    if run.config.model.pose.bottleneck != "off":
+        runs["true_pose"] = [from_true_pose(model, job, batch) for job in jobs]
+        alone = (replace(restarted(job), pose_from=np.full_like(job.pose_from, -1)) for job in jobs)
+        runs["no_pose"] = list(generate(model, alone, batch))
+    psnr = {name: psnr_in_mask(done) for name, done in runs.items()}
+    for name, value in psnr.items():
+        writer.add_scalar(f"val_psnr/{name}", value, run.step)
+    listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f} dB" for name, value in psnr.items())
+    run.say(f"step {run.step}/{run.config.optim.steps}  PSNR in the mask: {listed}")
+    strip = np.concatenate([clip_strip(job) for job in runs["free_running"]], axis=1)
     folder = run.out / "samples"
     folder.mkdir(exist_ok=True)
-    cv2.imwrite(str(folder / f"step-{run.step:07d}.png"), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    writer.add_image("samples", strip, run.step)
-    return picture
+    cv2.imwrite(str(folder / f"step-{run.step:07d}.png"), cv2.cvtColor(strip, cv2.COLOR_RGB2BGR))
+    writer.add_image("samples", strip, run.step, dataformats="HWC")
 
 
-def strip_frames(run: TrainingRun) -> Batch:
-    """The same frames every time: evenly spread over the first validation clips."""
-    samples = []
-    for row in trainable_rows(run.validation)[:STRIP_CLIPS]:
-        clip = run.validation[row]
+@torch.no_grad()
+def loss_by_noise(run: TrainingRun, model: Model, clips: list[ClipView]) -> dict[int, float]:
+    """The loss of a few true frames at each of four time steps, with the same noise every time."""
+    config, samples = run.config, []
+    for clip in clips:
         pose, frames = clip.column("pose_index"), clip.num_frames
         targets = np.unique(np.linspace(0, frames - 1, STRIP_FRAMES).round().astype(int))
-        choices = [SampleChoice(int(t), int((t + frames // 2) % frames), int(pose[t])) for t in targets]
-        samples += read_samples(clip, run.config, run.spec, choices)
-    return collate(samples)
+        chosen = [SampleChoice(int(t), int((t + frames // 2) % frames), int(pose[t])) for t in targets]
+        samples += read_samples(clip, config, run.spec, chosen)
+    batch = collate(samples).to(model.device)
+    masked_input, mask, conditions = prepare(batch, run.space)
+    target = training_target(batch, masked_input, mask, run.space)
+    schedule, losses = training_schedule(config.diffusion), {}
+    for timestep in (config.diffusion.timesteps * np.array(NOISE_SHARES)).astype(int).tolist():
+        generator = torch.Generator().manual_seed(config.seed)
+        same = torch.full((len(target),), timestep, device=model.device)
+        losses[timestep] = denoising_loss(
+            model.net, schedule, config.diffusion, target, mask, conditions, generator, same
+        ).item()
+    return losses
+
+
+def first_frames(job: GenerationJob, frames: int) -> GenerationJob:
+    """The job cut to its first frames."""
+    return replace(
+        job,
+        order=job.order[:frames],
+        identity=job.identity[:frames],
+        pose_from=job.pose_from[:frames],
+        audio=job.audio[:frames],
+        generated=job.generated[:frames],
+    )
+
+
+def restarted(job: GenerationJob) -> GenerationJob:
+    """The job with nothing generated yet."""
+    return replace(job, generated=np.zeros_like(job.generated), done=0)
+
+
+def from_true_pose(model: Model, job: GenerationJob, batch: int) -> GenerationJob:
+    """The job done, each frame from its true pose frame."""
+    truth = replace(job, generated=job.face.frames(job.order.tolist()))
+    frames = range(len(job.order))
+    parts = [generate_frames(model, [(truth, i) for i in frames[k : k + batch]]) for k in frames[::batch]]
+    return replace(job, generated=np.concatenate(parts), done=len(frames))
+
+
+def psnr_in_mask(jobs: list[GenerationJob]) -> float:
+    """PSNR in dB of all that was generated inside the masks, against the frames shown."""
+    errors = []
+    for job in jobs:
+        shown = job.order.tolist()
+        difference = job.generated.astype(np.float64) - job.face.frames(shown)
+        errors.append(np.square(difference[job.face.masks(shown)]).ravel())
+    return float(10 * np.log10(255**2 / max(1e-9, np.concatenate(errors).mean())))
+
+
+def clip_strip(job: GenerationJob) -> U8:
+    """Masked input, result and truth below each other, for frames spread evenly over a job: [3N,n*N,3]."""
+    picked = np.unique(np.linspace(0, len(job.order) - 1, STRIP_FRAMES).round().astype(int))
+    shown = job.order[picked].tolist()
+    truth = job.face.frames(shown)
+    masked = np.where(job.face.masks(shown)[..., None], np.uint8(128), truth)
+    return np.concatenate(
+        [np.concatenate(list(row), axis=1) for row in (masked, job.generated[picked], truth)]
+    )

@@ -23,6 +23,7 @@ from syncdiff.model.audio import AudioSpec, audio_spec, feature_statistics
 from syncdiff.model.config import OptimConfig, TrainConfig, from_mapping
 from syncdiff.model.data import trainable_rows
 from syncdiff.model.finetune_avhubert import TunedHubert, load_hubert
+from syncdiff.model.generate import Model
 from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space
 from syncdiff.pipeline.config import ConfigError, differences, to_mapping
@@ -278,6 +279,22 @@ def checkpoint_path(run: TrainingRun) -> Path:
     return run.out / "checkpoints" / f"step-{run.step:07d}"
 
 
+def averaged_model(run: TrainingRun) -> Model:
+    """The averaged network as the generator takes it, and as `load_model` will read it from a checkpoint."""
+    prep = run.dataset.manifest["config"]
+    return Model(
+        config=run.config,
+        diffusion=run.config.diffusion,
+        net=run.ema,
+        space=run.space,
+        spec=run.spec,
+        preparation={key: prep.get(key) for key in ("mask", "pose", "align", "face_size_px")},
+        extractor=run.dataset.extractors.get(run.spec.id, {}),
+        step=run.step,
+        device=run.accelerator.device,
+    )
+
+
 def save(run: TrainingRun) -> Path:
     """Write the checkpoint of the current step, unless it is there. Raises CheckpointError."""
     if run.saved_step == run.step:
@@ -301,8 +318,8 @@ def save(run: TrainingRun) -> Path:
 
 def _state(run: TrainingRun, groups: list[dict[str, Any]]) -> dict[str, Any]:
     """What state.json holds besides format and step."""
+    model = averaged_model(run)
     hubert = run.net.encoder.model.config if isinstance(run.net.encoder, TunedHubert) else None
-    prep = run.dataset.manifest["config"]
     packages = ("syncdiff", "torch", "diffusers", "accelerate")
     return {
         "position": run.position,
@@ -310,9 +327,9 @@ def _state(run: TrainingRun, groups: list[dict[str, Any]]) -> dict[str, Any]:
         "batches_per_step": run.batches_per_step,
         "config": to_mapping(run.config),
         "audio": asdict(run.spec),
-        "extractor": run.dataset.extractors.get(run.spec.id, {}),
+        "extractor": model.extractor,
         "hubert": None if hubert is None else asdict(hubert),
-        "preparation": {key: prep.get(key) for key in ("mask", "pose", "align", "face_size_px")},
+        "preparation": model.preparation,
         "dataset": fingerprint(run.dataset),
         "optimizer": groups,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},

@@ -107,7 +107,9 @@ def test_logs_strips_and_settings_are_written(store: Path, tiny: Tiny, tmp_path:
     events = EventAccumulator(str(tmp_path / "logs"))
     events.Reload()
     assert [entry.step for entry in events.Scalars("loss")] == [2, 4]
-    assert {"lr", "samples_per_s", "grad_norm"} <= set(events.Tags()["scalars"])
+    tags = {f"val_loss/{t}" for t in (125, 375, 625, 875)}
+    tags |= {f"val_psnr/{name}" for name in ("free_running", "true_pose", "no_pose")}
+    assert {"lr", "samples_per_s", "grad_norm"} | tags <= set(events.Tags()["scalars"])
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
     assert written["optim"]["steps"] == 4
     state = ckpt.read_state(tmp_path / "checkpoints" / "step-0000004")
