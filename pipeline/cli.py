@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
-from syncdiff.pipeline.cli_features import add_features, avhubert_loader, say_what_is_missing
+from syncdiff.pipeline.cli_features import add_features, avhubert_loader, load_or_exit, say_what_is_missing
 from syncdiff.pipeline.cli_tools import add_tools
 from syncdiff.pipeline.config import ConfigError, with_settings
 from syncdiff.pipeline.datasets.base import LayoutError
@@ -124,6 +124,8 @@ def prepare(
     root = out_dir or Path("data") / layout
     check_apart(root, raw)
     load = None if checkpoint is None else avhubert_loader(checkpoint)
+    if load is not None:
+        load_or_exit(load)  # a wrong file must show before the first clip, not after the last
     manifest = _prepare(listing, settings, root, inputs, workers, ray_address, overwrite, retry_rejects)
     _summary(root, manifest)
     if load is not None:

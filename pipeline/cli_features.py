@@ -14,6 +14,7 @@ from rich.markup import escape
 
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.ray_start import connect
+from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StorePaths, read_manifest
 from syncdiff.pipeline.store.prep_run import locked
@@ -138,6 +139,15 @@ def _layer(text: str) -> int | Literal["final", "all"]:
     return int(text)
 
 
+def load_or_exit(load: Callable[[], Extractor]) -> Extractor:
+    """The extractor; a file that it cannot be loaded from ends the command with a sentence."""
+    try:
+        return load()
+    except (CheckpointError, ValueError, ImportError) as error:
+        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(show.FAILED)
+
+
 def add_features(
     data: Path,
     load: Callable[[], Extractor],
@@ -147,14 +157,9 @@ def add_features(
 ) -> None:
     """Make what is missing of an extractor's features, then write the manifest anew."""
     from syncdiff.pipeline.features.add_to_store import unfinished_shards
-    from syncdiff.pipeline.records import CheckpointError
 
     read_manifest(data)
-    try:
-        extractor = load()
-    except (CheckpointError, ValueError, ImportError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(show.FAILED)
+    extractor = load_or_exit(load)
     if extractor.describe()["untrained"]:
         out.print("[yellow]these weights are untrained stand-ins: the features will mean nothing[/]")
     paths = StorePaths(data)

@@ -166,3 +166,16 @@ def test_a_data_set_is_never_written_over_the_raw_data(
         said = prep("folder", mine, "--out", out, "--overwrite", check=False)
         assert said.returncode == 2 and "raw data" in said.stderr
     assert sorted(p.name for p in mine.iterdir()) == [".work", "a.mp4", "dataset.json"]
+
+
+@pytest.mark.parametrize("kind", ["missing", "junk"])
+def test_a_wrong_checkpoint_shows_before_the_first_clip(
+    prep: Callable[..., subprocess.CompletedProcess[str]], sample_raw: Path, tmp_path: Path, kind: str
+) -> None:
+    checkpoint = tmp_path / "avhubert.pt"
+    if kind == "junk":
+        checkpoint.write_bytes(b"no checkpoint " * 1000)
+    done = prep("lrs2", sample_raw, "--out", tmp_path / "store", "--avhubert", checkpoint, check=False)
+    assert done.returncode == 1
+    assert "avhubert.pt" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "store").exists()
