@@ -31,6 +31,10 @@ Features lie beside the clips, so that an extractor is added without touching pi
 features alone reads only those. `dataset.json` is written last: a folder without it is unfinished. The same
 inputs, configuration and versions give the same bytes.
 
+Pages carry checksums (CRC-32, part of the Parquet format): `open_dataset` verifies them and names a file that
+is damaged; other readers may be told to. `syncdiff-prep verify DATA --repair` makes such files again from the
+raw data set. A data set from elsewhere is not trusted: its names may not lead out of its folder.
+
 ## A row of `clips/`
 
 Per-frame columns are lists of T entries, T = `num_frames`. Points are (x, y), x to the right, y down, the
