@@ -164,9 +164,9 @@ def go_on(run: TrainingRun, state: dict[str, Any]) -> None:
         run.position = run.position * processes_before // processes  # all ranks together have drawn as many
         seen, meant = (optim.batch_size * n for n in (run.accumulate * processes, run.batches_per_step))
         run.say(
-            f"{processes} processes instead of {processes_before}, with {run.accumulate} batches of "
-            f"{optim.batch_size} each: a step sees {seen} samples"
-            + (", as before" if seen == meant else f" instead of {meant}, which these processes cannot share")
+            f"processes: {processes} instead of {processes_before}, each with {run.accumulate} x "
+            f"{optim.batch_size} samples a step: {seen} in all"
+            + (", as before" if seen == meant else f" instead of {meant}, which these cannot share")
         )
     steps_before = before["optim"]["steps"]
     if optim.final_decay and optim.steps != steps_before:

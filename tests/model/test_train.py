@@ -264,8 +264,8 @@ def test_more_steps_that_change_a_falling_rate_are_said(store: Path, tiny: Tiny,
 
 @pytest.mark.parametrize(
     ("batches_per_step", "accumulate", "expected"),
-    [(4, 2, "2 processes instead of 1, with 2 batches of 4 each: a step sees 16 samples, as before"),
-     (1, 1, "with 1 batches of 4 each: a step sees 8 samples instead of 4, which these")],
+    [(4, 2, "processes: 2 instead of 1, each with 2 x 4 samples a step: 16 in all, as before"),
+     (1, 1, "each with 1 x 4 samples a step: 8 in all instead of 4, which these cannot share")],
 )  # fmt: skip
 def test_another_number_of_processes_keeps_the_samples_of_a_step_or_says_so(
     batches_per_step: int, accumulate: int, expected: str, store: Path, tiny: Tiny, tmp_path: Path
