@@ -155,6 +155,20 @@ def test_a_source_that_was_replaced_is_prepared_again_and_that_is_said(
     assert "made again" not in prep("folder", raw, "--out", out).stdout
 
 
+def test_nothing_is_removed_before_the_cluster_answers(
+    sample_raw: Path,
+    prepared_sample: Path,
+    prep: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    store = Path(shutil.copytree(prepared_sample, tmp_path / "store"))
+    before = state(store)
+    nobody = ("--overwrite", "--ray-address", "ray://127.0.0.1:1")
+    said = prep("lrs2", sample_raw, "--out", store, *nobody, check=False)
+    assert said.returncode and "127.0.0.1" in said.stderr
+    assert state(store) == before
+
+
 def test_a_data_set_is_never_written_over_the_raw_data(
     prep: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
