@@ -68,6 +68,11 @@ def read_layers(path: Path, built_on_it: tuple[Path, ...] = ()) -> list[Layer]:
         raise ConfigError(f"{path}: is its own base")
     try:
         text = path.read_text("utf-8")
+    except FileNotFoundError as error:
+        packaged = sorted(p.name for p in config_folder().glob("*.yaml"))
+        close = get_close_matches(path.name, packaged, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"with the package come {', '.join(packaged)}"
+        raise ConfigError(f"{path}: there is no such file; {hint}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     settings = parse_settings(text, str(path))

@@ -218,6 +218,7 @@ _ADVICE = {
     "no-video": "Nothing to do: there is only sound in it.",
     "too-large": "Scale it down first.",
     "too-long": "Cut it into parts first.",
+    "too-few-pictures": "It shows a few pictures for very long: its times are wrong, or it is a slide.",
     "start-gap": "Picture and sound begin far apart. Cut the file so that both begin together.",
     # the face
     "no-face": "Look at one. If there is a face, try --tracker face-alignment, or other track settings.",

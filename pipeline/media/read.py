@@ -30,6 +30,9 @@ from syncdiff.pipeline.media.probe import MAX_DURATION_S, MAX_PIXELS, MediaInfo,
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError
 
 CHUNK_BYTES = 64 * 1024 * 1024  # 17 s of 224x224 pixels, so that most clips of the data sets are decoded once
+# A file may claim to show each picture for an hour. A frame of a still scene takes 10 bytes and more in the
+# thriftiest codecs, one of a face that speaks a hundred times as much.
+MIN_BYTES_PER_FRAME = 4
 MIN_DECODED_SHARE = 0.5
 
 
@@ -64,14 +67,18 @@ class Video:
         The file is decoded again on each call, unless all of it fitted into one chunk, which is then kept
         (and read-only). Memory does not grow with the length of the video.
 
-        Raises ClipError("media", ...) with reason decode-error, decode-timeout, truncated or too-long.
+        Raises ClipError("media", ...) with reason decode-error, decode-timeout, truncated, too-long or
+        too-few-pictures.
         """
         if self._whole is not None and self._whole.nbytes <= max_bytes:
             yield self._whole
             return
-        total = 0
+        size_bytes, total = self.path.stat().st_size, 0
         for chunk, is_last in self._decode(max_bytes):
             total += len(chunk)
+            if (total - self.fps) * MIN_BYTES_PER_FRAME > size_bytes:
+                detail = f"it would become {total:,} frames and more, of a file of {size_bytes:,} bytes"
+                raise ClipError("media", "too-few-pictures", detail)
             if total > MAX_DURATION_S * self.fps:
                 raise ClipError("media", "too-long", f"it lasts longer than {MAX_DURATION_S // 3600} hours")
             if is_last and total == len(chunk):

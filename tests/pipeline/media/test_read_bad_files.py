@@ -240,6 +240,17 @@ def fake_ffmpeg(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("PATH", str(path.parent), prepend=":")
 
 
+def test_a_few_pictures_do_not_become_a_long_video(media: ModuleType, tmp_path: Path) -> None:
+    """Two kilobytes that claim a picture in a thousand seconds would make 75,000 frames."""
+    path = tmp_path / "slow.mkv"
+    media.ffmpeg("-f", "lavfi", "-i", "color=size=64x64:rate=1/1000:duration=3000", "-c:v", "libx264", path)
+    assert path.stat().st_size < 5000
+    with pytest.raises(ClipError) as caught:
+        for _ in open_video(path).chunks():
+            pass
+    assert caught.value.reason == "too-few-pictures"
+
+
 def test_decode_timeout(mp4: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     info = probe(mp4)
     fake_ffmpeg(tmp_path, "printf 123; exec sleep 600", monkeypatch)
