@@ -5,9 +5,11 @@ Imported before Ray is: some of Ray's settings count only if they stand when it 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import shutil
+import signal
 import socket
 import stat
 import tempfile
@@ -38,6 +40,8 @@ def connect(workers: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
+    # Ray ends its processes when ours exits; Ctrl-C in that half second would only print a traceback.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
