@@ -16,7 +16,7 @@ from syncdiff.evaluate.pairing.match import Matched, match
 from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError
 from syncdiff.evaluate.protocol import Protocol, load_protocol
 from syncdiff.evaluate.records import Evaluation
-from syncdiff.evaluate.report.published import Comparison, comparable
+from syncdiff.evaluate.report.published import Published, comparable
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.ray_start import connect
@@ -202,7 +202,7 @@ def _choose(inputs: EvalInputs, protocol: Protocol, matched: Matched, rank_by: s
     return chosen
 
 
-def _published(dataset: str | None, protocol: Protocol) -> tuple[Comparison, ...]:
+def _published(dataset: str | None, protocol: Protocol) -> tuple[Published, ...]:
     if dataset is None:
         return ()
     try:
@@ -258,7 +258,7 @@ def _score(
 def _report(
     evaluation: Evaluation,
     folder: Path,
-    published: tuple[Comparison, ...],
+    published: tuple[Published, ...],
     baseline: str | None,
     clips: int,
     rank_by: str | None,

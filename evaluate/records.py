@@ -170,6 +170,11 @@ class Coverage:
     failed: int
     missing: int
 
+    @property
+    def dropped(self) -> int:
+        """Clips without a score, whatever the cause."""
+        return self.failed + self.missing
+
 
 @dataclass(frozen=True)
 class Evaluation:

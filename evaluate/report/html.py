@@ -31,10 +31,6 @@ from syncdiff.evaluate.report.tables import (
     ReportTables,
     ValueColumn,
     clips_text,
-    difference_matrix,
-    difference_text,
-    dropped,
-    interval_text,
     lse_name,
 )
 from syncdiff.evaluate.report.warnings import (
@@ -147,11 +143,7 @@ def make_page(
         rows=rows,
         total_rows=total,
         settings=_settings(evaluation),
-        matrix=difference_matrix(results),
-        interval_text=interval_text,
-        difference_text=difference_text,
         verdict_rule=VERDICT_RULE,
-        dropped=dropped,
         lse=lse_name(evaluation),
         listed=LISTED,
         withheld=WITHHELD,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from syncdiff.evaluate.records import Evaluation
@@ -18,7 +18,8 @@ class Published:
     """One row of a published table.
 
     protocol: which of ours it corresponds to, None where the source does not say. lse_protocol: how LSE was
-    computed. caveats: value name -> why it must not be put beside ours as it is.
+    computed. caveats: value name -> why it must not be put beside ours as it is. withheld: the same, of all
+    values that may not stand beside an evaluation's; `comparable` fills it in.
     """
 
     method: str
@@ -29,6 +30,17 @@ class Published:
     lse_protocol: str = _SAME_LSE
     note: str = ""
     caveats: Mapping[str, str] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
+
+    def why_withheld(self, value: str, protocol: str, lse_protocol: str) -> str:
+        """Why a value may not stand beside those of these protocols; empty where it may."""
+        if self.protocol is None:
+            return self.note
+        if self.protocol != protocol:
+            return f"its protocol is {self.protocol}, yours is {protocol}"
+        if value.startswith("lse") and self.lse_protocol != lse_protocol:
+            return f"its LSE is {self.lse_protocol}, yours is {lse_protocol}"
+        return self.caveats.get(value, "")
 
 
 _REGION = "the crop is not stated in the source, and this figure depends on it"
@@ -60,40 +72,20 @@ ROWS: tuple[Published, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A published row, the values of it that may stand beside ours, and why others may not."""
-
-    row: Published
-    values: Mapping[str, float]
-    withheld: Mapping[str, str]
-
-
-def comparable(dataset: str, protocol: str, lse_protocol: str) -> tuple[Comparison, ...]:
-    """All published rows for a data set, each value shown or withheld with the reason.
+def comparable(dataset: str, protocol: str, lse_protocol: str) -> tuple[Published, ...]:
+    """All published rows for a data set, with the reasons why values must be withheld.
 
     Raises ValueError for a data set without published rows here.
     """
     rows = [row for row in ROWS if row.dataset == dataset]
     if not rows:
-        known = ", ".join(sorted({row.dataset for row in ROWS}))
-        raise ValueError(f"no published figures for {dataset!r} here; there are some for {known}")
-    return tuple(_compare(row, protocol, lse_protocol) for row in rows)
-
-
-def _compare(row: Published, protocol: str, lse_protocol: str) -> Comparison:
-    withheld = {}
-    for name in row.values:
-        if row.protocol is None:
-            withheld[name] = row.note
-        elif row.protocol != protocol:
-            withheld[name] = f"its protocol is {row.protocol}, yours is {protocol}"
-        elif name.startswith("lse") and row.lse_protocol != lse_protocol:
-            withheld[name] = f"its LSE is {row.lse_protocol}, yours is {lse_protocol}"
-        elif name in row.caveats:
-            withheld[name] = row.caveats[name]
-    shown = {name: value for name, value in row.values.items() if name not in withheld}
-    return Comparison(row, shown, withheld)
+        datasets = ", ".join(sorted({row.dataset for row in ROWS}))
+        raise ValueError(f"no published figures for {dataset!r} here; there are some for {datasets}")
+    reasons = [{name: row.why_withheld(name, protocol, lse_protocol) for name in row.values} for row in rows]
+    return tuple(
+        replace(row, withheld={name: reason for name, reason in names.items() if reason})
+        for row, names in zip(rows, reasons, strict=True)
+    )
 
 
 _TITLES = {
@@ -129,51 +121,42 @@ class PublishedTable:
 
 
 def published_table(
-    evaluation: Evaluation, results: ReportTables, published: Sequence[Comparison]
+    evaluation: Evaluation, results: ReportTables, published: Sequence[Published]
 ) -> PublishedTable | None:
     """Own means over all clips of each method, and published rows; None where there are none."""
     if not published:
         return None
-    keys = tuple(dict.fromkeys(key for one in published for key in one.row.values))
+    keys = tuple(dict.fromkeys(key for row in published for key in row.values))
     columns = {column.key: column for column in results.columns}
     heads = {key: columns[key].head if key in columns else _TITLES.get(key, key) for key in keys}
     lines = []
     for method in evaluation.methods:
         own = {
-            column.key: (column, block.cells[method, column.key].own)
+            column.key: (column.text(figure.mean), figure.clips)
             for block in results.blocks
             for column in block.columns
-            if column.key in keys
+            if column.key in keys and (figure := block.cells[method, column.key].own) is not None
         }
-        cells = {key: column.text(one.mean) for key, (column, one) in own.items() if one is not None}
-        counts = sorted({one.clips for _, one in own.values() if one is not None})
-        over = (
-            clips_text(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]} clips" if counts else ""
+        counts = sorted({clips for _, clips in own.values()})
+        over = f", {clips_text(counts[0])}" if len(counts) == 1 else ""
+        over = f", {counts[0]}–{counts[-1]} clips" if len(counts) > 1 else over
+        lines.append(
+            PublishedLine(method, f"yours{over}", True, {key: text for key, (text, _) in own.items()})
         )
-        lines.append(PublishedLine(method, f"yours, {over}" if over else "yours", True, cells))
-    for one in published:
-        cells = {key: f"{one.values[key]:g}" if key in one.values else WITHHELD for key in one.row.values}
-        lines.append(PublishedLine(one.row.method, one.row.source, False, cells))
-    notes = tuple(_notes(evaluation, keys, heads, published))
-    return PublishedTable(published[0].row.dataset, keys, heads, tuple(lines), notes)
-
-
-def _notes(
-    evaluation: Evaluation, keys: Sequence[str], heads: Mapping[str, str], published: Sequence[Comparison]
-) -> list[str]:
+    for row in published:
+        cells = {key: WITHHELD if key in row.withheld else f"{row.values[key]:g}" for key in row.values}
+        lines.append(PublishedLine(row.method, row.source, False, cells))
     name, lse = evaluation.protocol.get("name"), evaluation.protocol.get("lse")
     notes = [
         f"Yours: protocol {name}, LSE {lse}, mean over all clips that each method has. Published figures are "
         "over the whole test set; yours can be compared with them only if your clips are that set."
     ]
-    for one in published:
-        reasons: dict[str, list[str]] = {}
-        for key, reason in one.withheld.items():
-            reasons.setdefault(reason, []).append(heads[key].split(" ")[0])
-        for reason, titles in reasons.items():
-            notes.append(f"{one.row.method} ({one.row.source}): {', '.join(titles)} withheld: {reason}.")
-    metrics = {metric.name for metric in evaluation.metrics if any(v.name in keys for v in metric.values)}
+    for row in published:
+        for reason in dict.fromkeys(row.withheld.values()):
+            titles = [heads[key].split(" ")[0] for key in row.withheld if row.withheld[key] == reason]
+            notes.append(f"{row.method} ({row.source}): {', '.join(titles)} withheld: {reason}.")
+    metrics = [metric.name for metric in evaluation.metrics if any(v.name in keys for v in metric.values)]
     unverified = sorted({name for metric in metrics for name in evaluation.unverified(metric)})
     if unverified:
         notes.append(f"UNVERIFIED WEIGHTS in your figures: {', '.join(unverified)}.")
-    return notes
+    return PublishedTable(published[0].dataset, keys, heads, tuple(lines), tuple(notes))

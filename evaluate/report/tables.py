@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isclose, isfinite, nan
+from typing import Literal
 
 import numpy as np
 
@@ -39,20 +40,35 @@ class ValueColumn:
         return self.value.name
 
     @property
+    def measured(self) -> str:
+        """Name of the value that clips have."""
+        return self.key.removesuffix(MAGNITUDE) if self.magnitude else self.key
+
+    @property
+    def directed(self) -> bool:
+        """Whether more is better, or less."""
+        return self.value.better in ("higher", "lower")
+
+    @property
     def head(self) -> str:
         """Title with an arrow to where it is better."""
         return f"{self.value.title} {ARROWS[self.value.better]}".strip()
 
     def text(self, number: float) -> str:
-        """A number of this column, as it is printed; nothing for one that is not known."""
+        """A number of this column, as it is printed; a dash for one that is not known."""
         return f"{number:.{self.value.digits}f}".replace("-", "−") if isfinite(number) else "–"
+
+    def texts(self, interval: Interval | None) -> tuple[str, str]:
+        """Mean, and interval in brackets; empty where there is none."""
+        if interval is None:
+            return "–", ""
+        low, high = self.text(interval.low), self.text(interval.high)
+        return self.text(interval.mean), f"[{low}, {high}]" if isfinite(interval.low) else ""
 
     def of(self, evaluation: Evaluation, method: str) -> Mapping[str, float]:
         """Clip -> number."""
-        if not self.magnitude:
-            return evaluation.clip_values(method, self.value.name)
-        signed = evaluation.clip_values(method, self.value.name.removesuffix(MAGNITUDE))
-        return {clip: abs(number) for clip, number in signed.items()}
+        numbers = evaluation.clip_values(method, self.measured)
+        return {clip: abs(number) for clip, number in numbers.items()} if self.magnitude else numbers
 
 
 @dataclass(frozen=True)
@@ -104,7 +120,13 @@ class Difference:
     method: str
     column: ValueColumn
     interval: Interval
-    verdict: str
+    verdict: Literal["", "better", "worse"]
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Signed mean, and its interval."""
+        mean, interval = self.column.texts(self.interval)
+        return mean if mean.startswith("−") else f"+{mean}", interval
 
 
 @dataclass(frozen=True)
@@ -124,6 +146,21 @@ class ReportTables:
         """Those whose values single clips have; magnitudes only repeat them."""
         return tuple(column for column in self.columns if column.metric.per_clip and not column.magnitude)
 
+    @property
+    def difference_lines(self) -> list[tuple[ValueColumn, dict[str, Difference]]]:
+        """The differences as a line a value, with an entry for every method that has it."""
+        lines: dict[str, tuple[ValueColumn, dict[str, Difference]]] = {}
+        for difference in self.differences:
+            column = difference.column
+            lines.setdefault(column.key, (column, {}))[1][difference.method] = difference
+        return list(lines.values())
+
+    @property
+    def general_notes(self) -> tuple[str, ...]:
+        """Notes of blocks that tables over several blocks need too: protocol, unverified weights."""
+        notes = dict.fromkeys(note for block in self.blocks for note in block.notes)
+        return tuple(note for note in notes if note.startswith(("Protocol ", "UNVERIFIED WEIGHTS")))
+
 
 def make_results(evaluation: Evaluation, baseline: str | None = None) -> ReportTables:
     """All figures of an evaluation. baseline: the first method unless named.
@@ -132,25 +169,33 @@ def make_results(evaluation: Evaluation, baseline: str | None = None) -> ReportT
     """
     if baseline is not None and baseline not in evaluation.methods:
         raise ValueError(f"no method {baseline!r}; there are {', '.join(evaluation.methods)}")
-    blocks = tuple(_block(evaluation, columns) for columns in _groups(evaluation))
+    # Columns that may stand in one table: of one family, over the same clips, with the same coverage.
+    groups: dict[object, list[ValueColumn]] = {}
+    for column in (column for metric in evaluation.metrics for column in _columns(metric)):
+        covered = tuple(evaluation.coverage(method, column.measured) for method in evaluation.methods)
+        key = (family(column.metric), column.metric.per_clip, _shared_clips(evaluation, column), covered)
+        groups.setdefault(key, []).append(column)
+    blocks = tuple(_block(evaluation, tuple(columns)) for columns in groups.values())
     if len(evaluation.methods) < 2:
         return ReportTables(blocks, None, ())
-    first = baseline or evaluation.methods[0]
-    others = [method for method in evaluation.methods if method != first]
-    columns = [column for block in blocks for column in block.columns if column.metric.per_clip]
-    found = (_difference(evaluation, column, method, first) for column in columns for method in others)
-    return ReportTables(blocks, first, tuple(one for one in found if one is not None))
+    baseline = baseline or evaluation.methods[0]
+    differences = (
+        _difference(evaluation, column, method, baseline)
+        for block in blocks
+        for column in block.columns
+        for method in evaluation.methods
+        if column.metric.per_clip and method != baseline
+    )
+    return ReportTables(blocks, baseline, tuple(d for d in differences if d is not None))
 
 
-def columns_of(metric: MetricInfo) -> tuple[ValueColumn, ...]:
+def _columns(metric: MetricInfo) -> Iterator[ValueColumn]:
     """A column for each value, and one more for the magnitude of those that should be 0."""
-    columns = []
     for value in metric.values:
-        columns.append(ValueColumn(value, metric))
+        yield ValueColumn(value, metric)
         if value.better == "zero" and metric.per_clip:
             size = replace(value, name=value.name + MAGNITUDE, title=f"|{value.title}|", better="lower")
-            columns.append(ValueColumn(size, metric, magnitude=True))
-    return tuple(columns)
+            yield ValueColumn(size, metric, magnitude=True)
 
 
 def family(metric: MetricInfo) -> str:
@@ -158,57 +203,47 @@ def family(metric: MetricInfo) -> str:
     return metric.name.split("_")[0]
 
 
-def _groups(evaluation: Evaluation) -> list[tuple[ValueColumn, ...]]:
-    """Columns that may stand in one table: of one family, over the same clips, with the same coverage."""
-    groups: dict[object, list[ValueColumn]] = {}
-    for column in (column for metric in evaluation.metrics for column in columns_of(metric)):
-        clips = tuple(_shared_clips(evaluation, column))
-        covered = tuple(_coverage(evaluation, column, method) for method in evaluation.methods)
-        key = (family(column.metric), column.metric.per_clip, clips, covered)
-        groups.setdefault(key, []).append(column)
-    return [tuple(columns) for columns in groups.values()]
+def _shared_clips(evaluation: Evaluation, column: ValueColumn) -> tuple[str, ...]:
+    """Clips of all methods that have any; a method without a score would leave nothing to compare."""
+    if column.metric.per_clip:
+        numbers = {method: column.of(evaluation, method) for method in evaluation.methods}
+        return tuple(common_clips({method: clips for method, clips in numbers.items() if clips}))
+    pooled = (evaluation.pooled_for(method, column.metric.name, "shared") for method in evaluation.methods)
+    return next((values.clips for values in pooled if values is not None and values.clips), ())
 
 
 def _block(evaluation: Evaluation, columns: tuple[ValueColumn, ...]) -> MetricTable:
-    clips = _shared_clips(evaluation, columns[0])
-    compared = tuple(m for m in evaluation.methods if _coverage(evaluation, columns[0], m).scored)
-    cells = {
-        (method, column.key): Cell(
-            _figure(evaluation, column, method, clips, "shared") if method in compared else None,
-            _figure(evaluation, column, method, _own_clips(evaluation, column, method), "own"),
-            _coverage(evaluation, column, method),
+    methods, clips = evaluation.methods, _shared_clips(evaluation, columns[0])
+    compared = tuple(m for m in methods if evaluation.coverage(m, columns[0].measured).scored)
+    cells: dict[tuple[str, str], Cell] = {}
+    best = {}
+    for column in columns:
+        shared = {
+            m: _figure(evaluation, column, m, "shared", clips) if m in compared else None for m in methods
+        }
+        own = {m: _figure(evaluation, column, m, "own", sorted(column.of(evaluation, m))) for m in methods}
+        figures = [figure for figure in (*shared.values(), *own.values()) if figure is not None]
+        if any(figure.clips > 1 and not isfinite(figure.low) for figure in figures):
+            # A column has intervals for all methods or for none: a pooled value that happens to be the mean
+            # (clips of one length, frames pooled) must not look like a difference between methods.
+            shared, own = (
+                {m: f and replace(f, low=nan, high=nan) for m, f in c.items()} for c in (shared, own)
+            )
+        for m in methods:
+            cells[m, column.key] = Cell(shared[m], own[m], evaluation.coverage(m, column.measured))
+        ranked = sorted(
+            ((figure.mean, m) for m, figure in shared.items() if figure is not None),
+            key=lambda pair: pair[0],
+            reverse=column.value.better == "higher",
         )
-        for method in evaluation.methods
-        for column in columns
-    }
-    cells = _same_kind(cells, columns, evaluation.methods)
-    best = {column.key: name for column in columns if (name := _best(column, compared, cells))}
-    block = MetricTable(columns, evaluation.methods, compared, len(clips), cells, best, ())
+        if column.directed and len(ranked) > 1 and ranked[0][0] != ranked[1][0]:
+            best[column.key] = ranked[0][1]
+    block = MetricTable(columns, methods, compared, len(clips), cells, best, ())
     return replace(block, notes=tuple(_block_notes(evaluation, block)))
 
 
-def _coverage(evaluation: Evaluation, column: ValueColumn, method: str) -> Coverage:
-    return evaluation.coverage(method, column.key.removesuffix(MAGNITUDE) if column.magnitude else column.key)
-
-
-def _own_clips(evaluation: Evaluation, column: ValueColumn, method: str) -> Sequence[str]:
-    if column.metric.per_clip:
-        return sorted(column.of(evaluation, method))
-    pooled = evaluation.pooled_for(method, column.metric.name, "own")
-    return pooled.clips if pooled else ()
-
-
-def _shared_clips(evaluation: Evaluation, column: ValueColumn) -> Sequence[str]:
-    """Clips of all methods that have any; a method without a score would leave nothing to compare."""
-    if column.metric.per_clip:
-        found = {method: column.of(evaluation, method) for method in evaluation.methods}
-        return common_clips({method: clips for method, clips in found.items() if clips})
-    pooled = (evaluation.pooled_for(method, column.metric.name, "shared") for method in evaluation.methods)
-    return next((one.clips for one in pooled if one is not None and one.clips), ())
-
-
 def _figure(
-    evaluation: Evaluation, column: ValueColumn, method: str, clips: Sequence[str], scope: Scope
+    evaluation: Evaluation, column: ValueColumn, method: str, scope: Scope, clips: Sequence[str]
 ) -> Interval | None:
     """The metric's own pooled value; with the bootstrap interval where that is the mean over clips."""
     pooled = evaluation.pooled_for(method, column.metric.name, scope)
@@ -225,71 +260,37 @@ def _figure(
     return Interval(value, nan, nan, len(clips))
 
 
-def _same_kind(
-    cells: Mapping[tuple[str, str], Cell], columns: Sequence[ValueColumn], methods: Sequence[str]
-) -> dict[tuple[str, str], Cell]:
-    """Cells without interval in a column where one method has none, so that a coincidence of pooled value and
-    mean (clips of one length, frames pooled) does not look like a difference between methods."""
-    made = dict(cells)
-    for column in columns:
-        figures = [f for m in methods for f in (made[m, column.key].shared, made[m, column.key].own) if f]
-        if any(one.clips > 1 and not isfinite(one.low) for one in figures):
-            for method in methods:
-                cell = made[method, column.key]
-                made[method, column.key] = replace(cell, shared=_bare(cell.shared), own=_bare(cell.own))
-    return made
-
-
-def _bare(figure: Interval | None) -> Interval | None:
-    return figure and replace(figure, low=nan, high=nan)
-
-
-def _best(column: ValueColumn, methods: Sequence[str], cells: Mapping[tuple[str, str], Cell]) -> str | None:
-    known = {m: one.mean for m in methods if (one := cells[m, column.key].shared) is not None}
-    if len(known) < 2 or column.value.better not in ("higher", "lower"):
-        return None
-    ranked = sorted(known, key=lambda m: known[m], reverse=column.value.better == "higher")
-    return None if known[ranked[0]] == known[ranked[1]] else ranked[0]
-
-
 def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
     """What must be said with each table: protocol, settings, clips, weights."""
     yield f"Protocol {evaluation.protocol.get('name') or 'without name'}; LSE {lse_name(evaluation)}."
     for metric in block.metrics:
         if metric.settings:
-            yield f"{metric.name}: {settings_text(metric.settings)}."
-    yield _clips_note(block)
-    shared = [block.cells[method, column.key].shared for column in block.columns for method in block.compared]
-    unknown = any(one is not None and not isfinite(one.low) for one in shared)
-    if block.columns[0].metric.per_clip and block.clips > 1 and unknown:
+            yield f"{metric.name}: {_settings_text(metric.settings)}."
+    per_clip = block.columns[0].metric.per_clip
+    figure = "Mean [95 % bootstrap interval over clips]" if per_clip else "One value for all clips together"
+    if not block.compared:
+        yield "No clip could be scored."
+    elif len(block.methods) < 2:
+        yield f"{figure}, {clips_text(block.clips)}."
+    elif len(block.compared) < 2:
+        yield f"{figure}, {clips_text(block.clips)}; no second method has any score."
+    else:
+        whole = block.compared == block.methods
+        who = f"all {len(block.methods)} methods" if whole else ", ".join(block.compared)
+        yield f"{figure}, over the {clips_text(block.clips)} that {who} have."
+    shared = [cell.shared for (method, _), cell in block.cells.items() if method in block.compared]
+    if per_clip and block.clips > 1 and any(f is not None and not isfinite(f.low) for f in shared):
         yield "Where no interval stands, the metric's value for a set is not the mean over its clips."
     absent = [method for method in block.methods if method not in block.compared]
     if absent and block.compared:
         yield f"Without any score, and left out of the comparison: {', '.join(absent)}."
-    names = {metric.name for metric in block.metrics}
+    names = [metric.name for metric in block.metrics]
     for pooled in evaluation.pooled:
         if pooled.metric in names and pooled.problem and pooled.scope == "shared":
             yield f"{pooled.metric} of {pooled.method} not computed: {pooled.problem}"
-    unverified = dict.fromkeys(
-        name for metric in block.metrics for name in evaluation.unverified(metric.name)
-    )
+    unverified = dict.fromkeys(weights for name in names for weights in evaluation.unverified(name))
     if unverified:
         yield f"UNVERIFIED WEIGHTS: {', '.join(unverified)}. Their hash is not the published one."
-
-
-def _clips_note(block: MetricTable) -> str:
-    per_clip = block.columns[0].metric.per_clip
-    figure = "Mean [95 % bootstrap interval over clips]" if per_clip else "One value for all clips together"
-    if not block.compared:
-        return "No clip could be scored."
-    if len(block.methods) < 2:
-        return f"{figure}, {clips_text(block.clips)}."
-    if len(block.compared) < 2:
-        return f"{figure}, {clips_text(block.clips)}; no second method has any score."
-    who = (
-        f"all {len(block.methods)} methods" if block.compared == block.methods else ", ".join(block.compared)
-    )
-    return f"{figure}, over the {clips_text(block.clips)} that {who} have."
 
 
 def clips_text(number: int) -> str:
@@ -301,17 +302,12 @@ def lse_name(evaluation: Evaluation) -> str:
     return str(evaluation.protocol.get("lse") or "not stated")
 
 
-def is_general(note: str) -> bool:
-    """Whether a note of a block belongs to tables over several blocks too: protocol, unverified weights."""
-    return note.startswith(("Protocol ", "UNVERIFIED WEIGHTS"))
-
-
-def settings_text(settings: Mapping[str, object]) -> str:
+def _settings_text(settings: Mapping[str, object]) -> str:
     """`region face, resize 299`; nested settings in brackets."""
 
     def plain(value: object) -> str:
         if isinstance(value, Mapping):
-            return "(" + settings_text(value) + ")"
+            return f"({_settings_text(value)})"
         if isinstance(value, (list, tuple)):
             return " ".join(map(plain, value))
         return f"{value:g}" if isinstance(value, float) else str(value)
@@ -323,41 +319,7 @@ def _difference(evaluation: Evaluation, column: ValueColumn, method: str, baseli
     interval = paired_difference(column.of(evaluation, method), column.of(evaluation, baseline))
     if interval is None:
         return None
-    return Difference(method, column, interval, _verdict(column, interval))
-
-
-def _verdict(column: ValueColumn, interval: Interval) -> str:
     sure = interval.clips >= MIN_VERDICT_CLIPS and (interval.low > 0 or interval.high < 0)
-    if column.value.better not in ("higher", "lower") or not sure:
-        return ""
-    return "better" if (interval.low > 0) == (column.value.better == "higher") else "worse"
-
-
-def difference_matrix(results: ReportTables) -> list[tuple[ValueColumn, dict[str, Difference]]]:
-    """The differences as a line a value, with an entry for every method that has it."""
-    lines: dict[str, tuple[ValueColumn, dict[str, Difference]]] = {}
-    for one in results.differences:
-        lines.setdefault(one.column.key, (one.column, {}))[1][one.method] = one
-    return list(lines.values())
-
-
-def difference_text(difference: Difference | None) -> str:
-    """Signed mean with its interval."""
-    if difference is None:
-        return "–"
-    mean, interval = interval_text(difference.column, difference.interval)
-    return f"{mean if mean.startswith('−') else '+' + mean} {interval}".strip()
-
-
-def dropped(coverage: Coverage) -> int:
-    """Clips without a score, whatever the cause."""
-    return coverage.failed + coverage.missing
-
-
-def interval_text(column: ValueColumn, interval: Interval | None) -> tuple[str, str]:
-    """Mean, and interval in brackets; empty where there is none."""
-    if interval is None:
-        return "–", ""
-    if not isfinite(interval.low):
-        return column.text(interval.mean), ""
-    return column.text(interval.mean), f"[{column.text(interval.low)}, {column.text(interval.high)}]"
+    better = (interval.low > 0) == (column.value.better == "higher")
+    verdict: Literal["", "better", "worse"] = "better" if better else "worse"
+    return Difference(method, column, interval, verdict if sure and column.directed else "")

@@ -7,25 +7,18 @@ from collections.abc import Iterator, Sequence
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import PublishedTable
-from syncdiff.evaluate.report.tables import (
-    VERDICT_RULE,
-    Difference,
-    MetricTable,
-    ReportTables,
-    ValueColumn,
-    clips_text,
+from syncdiff.evaluate.report.tables import VERDICT_RULE, ReportTables, clips_text, lse_name
+from syncdiff.evaluate.report.text_tables import (
+    TextCell,
+    TextTable,
     difference_matrix,
-    difference_text,
-    dropped,
-    interval_text,
-    is_general,
-    lse_name,
+    figure_table,
+    published_text,
 )
 from syncdiff.evaluate.report.warnings import (
     failure_groups,
@@ -39,6 +32,8 @@ from syncdiff.pipeline.report.render import visible
 MOST_LISTED = 12
 NAME_SHARE = 0.3  # of the width, at most, for names of methods
 GAP = 2
+STYLES = {"best": "bold", "ours": "bold", "lost": "red"}
+VERDICTS = {"better": "green", "worse": "red"}
 
 
 def print_tables(
@@ -52,70 +47,93 @@ def print_tables(
     head += f"{methods} method" + ("s" if methods != 1 else "")
     console.print(Text(visible(head), style="bold"))
     for block in results.blocks:
-        for columns in packed(console.width, block, results):
-            console.print(_block_table(block, columns))
+        table = figure_table(block)
+        scored = len(table.heads) - 2
+        for group in packed(console.width, table):
+            columns = [0, *group, scored, scored + 1]
+            _draw(console, table, columns, name_width=_name_width(80, table), no_wrap=group)
         _print_notes(console, block.notes)
     if results.differences:
-        _print_differences(console, results)
+        _say(console, f"\nDifference from {visible(results.baseline)}, clip by clip", "bold")
+        table = difference_matrix(results)
+        for group in _groups(range(1, len(table.heads)), max(1, (console.width - 20) // 30)):
+            _draw(console, table, [0, *group], fold=True)
+        _say(console, f"Over the clips that both have. {VERDICT_RULE}", "dim")
+        _print_notes(console, results.general_notes)
     if published is not None:
-        _print_published(console, published)
-    _print_not_computed(console, evaluation)
-    _print_failures(console, evaluation)
-    _print_mismatches(console, evaluation)
-    _print_unmatched(console, evaluation)
+        _say(console, f"\nPublished figures for {visible(published.dataset)}", "bold")
+        table = published_text(published)
+        source = len(table.heads) - 1
+        for group in _groups(range(1, source), 3):
+            _draw(console, table, [0, *group, source], name_width=24)
+        for note in table.notes:
+            _say(console, visible(note), "dim")
+    _print_missing(console, evaluation)
     for note in evaluation.notes:
         _say(console, f"! {visible(note)}", "yellow")
 
 
-def packed(width: int, block: MetricTable, results: ReportTables) -> Iterator[tuple[ValueColumn, ...]]:
-    """The block's columns in groups that fit the width, at least one in each."""
-    name = _name_width(width, block.methods)
-    room = width - name - len("scored") - len("dropped") - 3 * GAP
-    group: list[ValueColumn] = []
+def packed(width: int, table: TextTable) -> Iterator[Sequence[int]]:
+    """The columns between the method and its counts in groups that fit the width, at least one in each."""
+    room = width - _name_width(width, table) - len("scored") - len("dropped") - 3 * GAP
+    group: list[int] = []
     used = 0
-    for column in block.columns:
-        texts = [column.head, *(_cell_text(block, method, column) for method in block.methods)]
+    for column in range(1, len(table.heads) - 2):
+        texts = [table.heads[column], *(_text(row[column]).plain for row in table.rows)]
         need = max(map(cell_len, texts)) + GAP
         if group and used + need > room:
-            yield tuple(group)
+            yield group
             group, used = [], 0
         group.append(column)
         used += need
-    yield tuple(group)
+    yield group
 
 
-def _name_width(width: int, names: Sequence[str]) -> int:
-    longest = max((cell_len(visible(name)) for name in names), default=0)
+def _name_width(width: int, table: TextTable) -> int:
+    longest = max((cell_len(_text(row[0]).plain) for row in table.rows), default=0)
     return max(len("method"), min(longest, int(NAME_SHARE * width)))
 
 
-def _cell_text(block: MetricTable, method: str, column: ValueColumn) -> str:
-    return " ".join(interval_text(column, block.cells[method, column.key].shared)).strip()
+def _groups(columns: Sequence[int], size: int) -> list[Sequence[int]]:
+    return [columns[start : start + size] for start in range(0, len(columns), size)] or [()]
 
 
-def _table(first: str, width: int | None = None) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP // 2))
-    table.add_column(first, overflow="fold", max_width=width)
-    return table
-
-
-def _block_table(block: MetricTable, columns: Sequence[ValueColumn]) -> Table:
-    table = _table("method", _name_width(80, block.methods))
+def _draw(
+    console: Console,
+    table: TextTable,
+    columns: Sequence[int],
+    *,
+    name_width: int | None = None,
+    no_wrap: Sequence[int] = (),
+    fold: bool = False,
+) -> None:
+    """Some columns of a table. fold: whether long figures are broken, rather than cut, as all names are."""
+    drawn = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, GAP // 2))
     for column in columns:
-        table.add_column(escape(column.head), justify="right", no_wrap=True)
-    table.add_column("scored", justify="right")
-    table.add_column("dropped", justify="right")
-    for method in block.methods:
-        coverage = block.coverage(method)
-        cells = []
-        for column in columns:
-            text = Text(_cell_text(block, method, column))
-            if block.best.get(column.key) == method:
-                text.stylize("bold", 0, text.plain.find(" ") if " " in text.plain else len(text.plain))
-            cells.append(text)
-        lost = Text(f"{dropped(coverage):,}", style="red" if dropped(coverage) else "")
-        table.add_row(Text(visible(method)), *cells, f"{coverage.scored:,}", lost)
-    return table
+        left = table.align[column] == "l"
+        drawn.add_column(
+            Text(visible(table.heads[column])),
+            justify="left" if left else "right",
+            overflow="fold" if left or fold else "ellipsis",
+            max_width=None if column else name_width,
+            no_wrap=column in no_wrap,
+        )
+    for row in table.rows:
+        drawn.add_row(*(_text(row[column]) for column in columns))
+    console.print(drawn)
+
+
+def _text(cell: TextCell) -> Text:
+    """The interval without the style of its figure, and what is better or worse called so."""
+    text = Text(f"{cell.text:,}" if isinstance(cell.text, int) else visible(cell.text))
+    text.stylize(STYLES.get(cell.style, ""))
+    if cell.interval:
+        text.append(f" {cell.interval}")
+    return text.append(f" {cell.style}", VERDICTS[cell.style]) if cell.style in VERDICTS else text
+
+
+def _say(console: Console, text: str, style: str = "") -> None:
+    console.print(Text(text, style=style), highlight=False)
 
 
 def _print_notes(console: Console, notes: Sequence[str]) -> None:
@@ -123,85 +141,29 @@ def _print_notes(console: Console, notes: Sequence[str]) -> None:
         _say(console, visible(note), "bold red" if note.startswith("UNVERIFIED") else "dim")
 
 
-def _say(console: Console, text: str, style: str = "") -> None:
-    console.print(Text(text, style=style), highlight=False)
-
-
-def _print_differences(console: Console, results: ReportTables) -> None:
-    _say(console, f"\nDifference from {visible(results.baseline)}, clip by clip", "bold")
-    lines = difference_matrix(results)
-    methods = list(dict.fromkeys(one.method for one in results.differences))
-    for group in _groups(methods, max(1, (console.width - 20) // 30)):
-        table = _table("value")
-        for method in group:
-            table.add_column(Text(visible(method)), justify="right", overflow="fold")
-        for column, found in lines:
-            table.add_row(escape(column.head), *(_difference_cell(found.get(method)) for method in group))
-        console.print(table)
-    _say(console, f"Over the clips that both have. {VERDICT_RULE}", "dim")
-    named = dict.fromkeys(note for block in results.blocks for note in block.notes if is_general(note))
-    _print_notes(console, list(named))
-
-
-def _difference_cell(difference: Difference | None) -> Text:
-    text = Text(difference_text(difference))
-    if difference is not None and difference.verdict:
-        text.append(f" {difference.verdict}", style="green" if difference.verdict == "better" else "red")
-    return text
-
-
-def _print_published(console: Console, published: PublishedTable) -> None:
-    _say(console, f"\nPublished figures for {visible(published.dataset)}", "bold")
-    for group in _groups(published.keys, 3):
-        table = _table("", 24)
-        for key in group:
-            table.add_column(escape(visible(published.heads[key])), justify="right")
-        table.add_column("source", overflow="fold")
-        for line in published.lines:
-            cells = [Text(visible(line.cells.get(key, ""))) for key in group]
-            style = "bold" if line.ours else ""
-            table.add_row(Text(visible(line.name), style=style), *cells, Text(visible(line.source)))
-        console.print(table)
-    for note in published.notes:
-        _say(console, visible(note), "dim")
-
-
-def _groups(keys: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [keys[start : start + size] for start in range(0, len(keys), size)] or [()]
-
-
-def _print_not_computed(console: Console, evaluation: Evaluation) -> None:
+def _print_missing(console: Console, evaluation: Evaluation) -> None:
+    """Metrics not computed, clips not scored or of another length than their references, unmatched files."""
     if evaluation.not_computed:
         _say(console, "\nNot computed", "bold")
-    for one in evaluation.not_computed:
-        _say(console, f"{visible(one.metric)}: {visible(one.reason)}", "yellow")
-        for line in one.detail.splitlines():
+    for metric in evaluation.not_computed:
+        _say(console, f"{visible(metric.metric)}: {visible(metric.reason)}", "yellow")
+        for line in metric.detail.splitlines():
             _say(console, f"  {visible(line)}")
-
-
-def _print_failures(console: Console, evaluation: Evaluation) -> None:
     groups = failure_groups(evaluation)
-    if not groups:
-        return
-    _say(console, "\nClips that could not be scored", "bold")
-    for one in groups:
-        reason = f"UNEXPECTED, please report: {one.reason}" if one.unexpected else one.reason
-        text = visible(f"{clips_text(one.number)} of {one.method} · {one.metrics} · {reason}")
-        _say(console, text, "bold red" if one.unexpected else "")
-        _say(console, visible(f"  {one.example}"), "dim")
-
-
-def _print_mismatches(console: Console, evaluation: Evaluation) -> None:
+    if groups:
+        _say(console, "\nClips that could not be scored", "bold")
+    for group in groups:
+        reason = f"UNEXPECTED, please report: {group.reason}" if group.unexpected else group.reason
+        text = visible(f"{clips_text(group.number)} of {group.method} · {group.metrics} · {reason}")
+        _say(console, text, "bold red" if group.unexpected else "")
+        _say(console, visible(f"  {group.example}"), "dim")
     sentence = mismatch_sentence(evaluation)
     if sentence:
         _say(console, f"\n{sentence}")
-    _list(console, [mismatch_text(one) for one in flagged_mismatches(evaluation)])
-
-
-def _print_unmatched(console: Console, evaluation: Evaluation) -> None:
+    _list(console, [mismatch_text(mismatch) for mismatch in flagged_mismatches(evaluation)])
     if evaluation.unmatched:
         _say(console, f"\nUnmatched: {len(evaluation.unmatched):,}", "bold")
-    _list(console, [unmatched_text(one) for one in evaluation.unmatched])
+    _list(console, [unmatched_text(file) for file in evaluation.unmatched])
 
 
 def _list(console: Console, lines: Sequence[str]) -> None:

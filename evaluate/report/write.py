@@ -11,7 +11,7 @@ from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.html import make_page
 from syncdiff.evaluate.report.json_csv import metrics_json, per_clip_csv, per_clip_parquet
 from syncdiff.evaluate.report.markdown_latex import latex, markdown
-from syncdiff.evaluate.report.published import Comparison, published_table
+from syncdiff.evaluate.report.published import Published, published_table
 from syncdiff.evaluate.report.tables import make_results
 from syncdiff.evaluate.report.terminal import print_tables
 from syncdiff.pipeline.store.write import write_atomic
@@ -20,7 +20,7 @@ from syncdiff.pipeline.store.write import write_atomic
 def print_report(
     console: Console,
     evaluation: Evaluation,
-    published: Sequence[Comparison] = (),
+    published: Sequence[Published] = (),
     baseline: str | None = None,
 ) -> None:
     """All tables, and what was not computed and why, for a terminal of 80 columns or more.
@@ -35,7 +35,7 @@ def print_report(
 def write_report(
     evaluation: Evaluation,
     out_dir: Path,
-    published: Sequence[Comparison] = (),
+    published: Sequence[Published] = (),
     baseline: str | None = None,
     *,
     clips: int = 18,
