@@ -26,6 +26,7 @@ from syncdiff.model.generate import GenerationJob, Model, generate, make_job, th
 from syncdiff.model.video_faces import frames_in_order, paste, write_playable
 from syncdiff.pipeline.config import ConfigError, differences
 from syncdiff.pipeline.console import Meter
+from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.media.read import fit_audio
 from syncdiff.pipeline.records import FPS, U8, Bool, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset
@@ -211,7 +212,7 @@ def write_result(dataset: Dataset, pair: Pair, job: GenerationJob, path: Path, r
     else:
         matrices = video.column("crop_matrix")
         start = int(video.value("start_frame"))
-        frames = frames_in_order(raw / video.value("source"), Fraction(FPS), job.order + start)
+        frames = frames_in_order(source_path(raw, video.value("source")), Fraction(FPS), job.order + start)
     pasted = (
         paste(frame, face, matrices[i], masks[i])
         for frame, face, i in zip(frames, job.generated, job.order, strict=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from syncdiff.pipeline.datasets.clip_ids import unescape_path
+from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.read import open_video, read_audio
 from syncdiff.pipeline.media.write import LOSSLESS, write_video
@@ -68,12 +68,12 @@ def list_stored(
     for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         whole = raw is not None and not row["start_frame"]
         if raw is not None and whole:
-            found.videos[name] = raw / unescape_path(row["source"])
+            found.videos[name] = source_path(raw, row["source"])
             continue
         clip = StoredClip(store, row["clip_id"])
         key = [str(RENDERING), row["clip_id"], hashes[dataset[index].shard]]
         if raw is not None:
-            source = raw / unescape_path(row["source"])
+            source = source_path(raw, row["source"])
             sha256, start, frames = row["source_sha256"], row["start_frame"], row["num_frames"]
             clip = StoredClip(store, row["clip_id"], source, sha256, start, frames)
             key += ["raw", sha256]
