@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -64,17 +63,12 @@ def main() -> None:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.command(name="syncdiff-eval", help=HELP)(evaluate)
-    try:
-        app()
-    except (MatchError, ConfigError, StoreError, WeightsError) as error:
-        _say_error(error)
-        sys.exit(show.WRONG_USAGE)
-    except KeyboardInterrupt:
-        err.print("stopped; what is scored is kept, and the same command continues")
-        sys.exit(show.INTERRUPTED)
-    except (NothingFoundError, ClipError, RunError, OSError) as error:
-        _say_error(error)
-        sys.exit(show.FAILED)
+    show.run_command(
+        app,
+        usage=(MatchError, ConfigError, StoreError, WeightsError),
+        failures=(NothingFoundError, ClipError, RunError, OSError),
+        interrupted="stopped; what is scored is kept, and the same command continues",
+    )
 
 
 def evaluate(
@@ -273,9 +267,4 @@ def _report(
         f"report: {escape(str(page))}   all files: {escape(str(folder))}", highlight=False, soft_wrap=True
     )
     if not evaluation.scores and not any(one.values for one in evaluation.pooled):
-        _say_error(NothingFoundError("nothing could be scored; the reasons are above"))
-        raise typer.Exit(show.FAILED)
-
-
-def _say_error(error: Exception) -> None:
-    err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        raise NothingFoundError("nothing could be scored; the reasons are above")

@@ -14,7 +14,10 @@ import typer
 from rich.console import Console
 
 from syncdiff.model.config import load_config
+from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError, find_config
+from syncdiff.pipeline.records import CheckpointError, ClipError, RunError
+from syncdiff.pipeline.store.paths import StoreError
 
 # PyTorch and diffusers take seconds to import; what needs them is imported where a command begins its work,
 # so that help and mistakes are answered at once.
@@ -148,7 +151,7 @@ def run_generate(
             f"{len(outcome.left_out)} left out"
         )
         if not outcome.generated and not outcome.existing:
-            raise ConfigError("nothing could be made")
+            raise RunError("nothing could be made")
     typer.echo(_speed(frames, time.perf_counter() - started))
 
 
@@ -165,24 +168,14 @@ def _speed(frames: int, seconds: float) -> str:
 
 
 def _main(command: Callable[..., None], text: str) -> None:
-    """Run a command. A failure that is known is a message and exit code 1; wrong usage is 2."""
     app = typer.Typer(add_completion=False, rich_markup_mode="rich")
     app.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})(command)
-    try:
-        app()
-    except Exception as error:
-        if not isinstance(error, _known_failures()):
-            raise
-        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(1) from None
-
-
-def _known_failures() -> tuple[type[Exception], ...]:
-    from syncdiff.model.train import TrainingError
-    from syncdiff.pipeline.records import CheckpointError, ClipError
-    from syncdiff.pipeline.store.paths import StoreError
-
-    return ConfigError, CheckpointError, TrainingError, StoreError, ClipError
+    show.run_command(
+        app,
+        usage=(ConfigError, StoreError),
+        failures=(CheckpointError, ClipError, RunError, OSError),
+        interrupted="stopped; the same command continues",
+    )
 
 
 def train_main() -> None:

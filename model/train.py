@@ -27,10 +27,10 @@ from syncdiff.model.network import Conditions
 from syncdiff.model.space import prepare, training_target
 from syncdiff.model.training_log import StepFigures, TrainingProgress, validate
 from syncdiff.model.training_run import TrainingRun, learning_rate, open_run, resume_state, save
-from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.records import CheckpointError, RunError
 
 
-class TrainingError(Exception):
+class TrainingError(RunError):
     """Training cannot go on; the message says at which step and why."""
 
 

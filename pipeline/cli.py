@@ -23,7 +23,7 @@ from syncdiff.pipeline.features.builtin import write_extractor_files
 from syncdiff.pipeline.plan import PlanError, RunIdentity, plan_shards
 from syncdiff.pipeline.prep_config import PrepConfig, load_config
 from syncdiff.pipeline.ray_start import connect
-from syncdiff.pipeline.records import ClipError, RunError
+from syncdiff.pipeline.records import CheckpointError, ClipError, RunError
 from syncdiff.pipeline.store.manifest import earlier_identity, versions
 from syncdiff.pipeline.store.parquet import open_parquet
 from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_json
@@ -63,17 +63,12 @@ _ABOUT = {
 
 def main() -> None:
     """Entry point: declared failures end with a sentence and an exit code, not with a traceback."""
-    try:
-        app()
-    except (LayoutError, ConfigError, PlanError, StoreError, WeightsError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(show.WRONG_USAGE)
-    except KeyboardInterrupt:
-        err.print("stopped; finished shards are kept, and the same command continues")
-        sys.exit(show.INTERRUPTED)
-    except (ClipError, RunError, OSError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(show.FAILED)
+    show.run_command(
+        app,
+        usage=(LayoutError, ConfigError, PlanError, StoreError, WeightsError),
+        failures=(CheckpointError, ClipError, RunError, OSError),
+        interrupted="stopped; finished shards are kept, and the same command continues",
+    )
 
 
 def prepare(

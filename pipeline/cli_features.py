@@ -144,7 +144,7 @@ def load_or_exit(load: Callable[[], Extractor]) -> Extractor:
     try:
         return load()
     except (CheckpointError, ValueError, ImportError) as error:
-        err.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        show.print_error(error)
         sys.exit(show.FAILED)
 
 

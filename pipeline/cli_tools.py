@@ -164,13 +164,8 @@ def weights_convert(
     Nothing in the checkpoint is executed. Example: `syncdiff-prep weights convert large_vox_iter5.pt`
     """
     from syncdiff.pipeline.avhubert.checkpoint import convert
-    from syncdiff.pipeline.records import CheckpointError
 
-    try:
-        written = convert(checkpoint, target)
-    except CheckpointError as error:
-        out.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(show.FAILED)
+    written = convert(checkpoint, target)
     out.print(f"written: {escape(str(written))}", highlight=False, soft_wrap=True)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +22,35 @@ FAILED = 1
 INTERRUPTED = 130
 
 PLAIN_EVERY_S = 10.0  # a log file wants a line now and then, not a moving bar
+
+
+def run_command(
+    command: Callable[[], None],
+    usage: tuple[type[Exception], ...],
+    failures: tuple[type[Exception], ...],
+    interrupted: str,
+) -> None:
+    """Run a command as the whole of its process: declared errors end it with a sentence and an exit code.
+
+    usage: what the user can say differently; failures: what went wrong. Anything else is a fault of ours, and
+    its traceback is shown.
+    """
+    try:
+        command()
+    except usage as error:
+        print_error(error)
+        sys.exit(WRONG_USAGE)
+    except failures as error:
+        print_error(error)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        Console(stderr=True).print(interrupted)
+        sys.exit(INTERRUPTED)
+
+
+def print_error(error: Exception) -> None:
+    """The error's message on stderr, unwrapped and without markup of its own."""
+    Console(stderr=True).print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 class Meter:

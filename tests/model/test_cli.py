@@ -57,24 +57,28 @@ def test_wrong_usage_is_2(run: Callable[..., Result]) -> None:
     assert run("syncdiff-generate", "--nonsense")[0] == 2
 
 
-def test_known_failures_are_1_and_a_message(run: Callable[..., Result], store: Path, tmp_path: Path) -> None:
-    for name, arguments, message in (
-        ("syncdiff-train", ("nothing.yaml",), "nothing.yaml"),
+def test_known_failures_are_a_message_and_an_exit_code(
+    run: Callable[..., Result], store: Path, tmp_path: Path
+) -> None:
+    for expected, name, arguments, message in (
+        (2, "syncdiff-train", ("nothing.yaml",), "nothing.yaml"),
         (
+            2,
             "syncdiff-train",
             ("train-tiny.yaml", "--data", tmp_path, "--out", tmp_path),
             "dataset.json is missing",
         ),
-        ("syncdiff-train", ("train-tiny.yaml", "--set", "optim.lrr=1"), "did you mean 'optim.lr'?"),
+        (2, "syncdiff-train", ("train-tiny.yaml", "--set", "optim.lrr=1"), "did you mean 'optim.lr'?"),
         (
+            1,
             "syncdiff-generate",
             ("--checkpoint", tmp_path, "--out", tmp_path, "--data", store),
             "no checkpoint here",
         ),
-        ("syncdiff-generate", ("--checkpoint", tmp_path, "--out", tmp_path), "either --data"),
+        (2, "syncdiff-generate", ("--checkpoint", tmp_path, "--out", tmp_path), "either --data"),
     ):
         code, _, err = run(name, *arguments)
-        assert code == 1, err
+        assert code == expected, err
         assert err.startswith("error: ") and message in err
 
 
@@ -97,7 +101,7 @@ def test_train_then_generate(
     assert "2 made, 0 were there, 0 left out" in out and "frames/s" in out
     assert "0 made, 2 were there" in run("syncdiff-generate", *arguments)[1]
     code, _, err = run("syncdiff-generate", *arguments, "--steps", 1)
-    assert code == 1 and "sampling_steps: 2 -> 1" in err
+    assert code == 2 and "sampling_steps: 2 -> 1" in err
 
 
 def test_nothing_made_is_a_failure(
