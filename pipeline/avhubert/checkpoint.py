@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from syncdiff.pipeline.avhubert.pickle_objects import Global, Inert, TensorRef
-from syncdiff.pipeline.avhubert.torch_file import TorchFile, open_torch_file
+from syncdiff.pipeline.avhubert.torch_file import read_torch_file
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import CheckpointError
 
@@ -30,15 +28,12 @@ __all__ = [
     "EncoderWeights",
     "convert",
     "find_encoder",
-    "plain",
     "read_checkpoint",
     "save_safetensors",
     "tensors_sha256",
 ]
 
 METADATA_KEY = "syncdiff"
-MAX_CONFIG_VALUES = 200_000  # bounds a configuration that refers to itself over and over
-MAX_CONFIG_DEPTH = 50
 
 # Where fairseq's av_hubert, av_hubert_seq2seq and av_hubert_ctc keep the encoder
 _ENCODER_PREFIXES = ("", "encoder.w2v_model.", "w2v_encoder.w2v_model.")
@@ -89,12 +84,8 @@ def read_checkpoint(path: Path, *, prefer_converted: bool = True) -> Checkpoint:
         raise CheckpointError(f"{path} {'is not a regular file' if path.exists() else 'does not exist'}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    with open_torch_file(path) as file:
-        state = {name: file.tensor(ref) for name, ref in _tensor_refs(file).items()}
-        content = file.content if isinstance(file.content, dict) else {}
-        config = plain(content.get("cfg") or content.get("args") or {})
-        config = config if isinstance(config, dict) else {}
-        return Checkpoint(state, config, file.kind, path.name, sha256_file(path), path.stat().st_size)
+    file = read_torch_file(path)
+    return Checkpoint(file.state, file.config, file.kind, path.name, sha256_file(path), path.stat().st_size)
 
 
 def find_encoder(checkpoint: Checkpoint) -> EncoderWeights:
@@ -164,51 +155,6 @@ def tensors_sha256(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def plain(value: Any) -> Any:
-    """A pickled configuration as dicts with text keys, lists, text and numbers.
-
-    omegaconf's containers and nodes and argparse's Namespace become what they hold, other objects their
-    attributes, and what has none the name of its class. Raises CheckpointError for one that refers to itself.
-    """
-    return _plain(value, iter(range(MAX_CONFIG_VALUES)), 0)
-
-
-def _plain(value: Any, budget: Iterator[int], depth: int) -> Any:
-    if next(budget, None) is None or depth > MAX_CONFIG_DEPTH:
-        raise CheckpointError("the configuration is too large or refers to itself")
-    if value is None or isinstance(value, str | int | float | bool):
-        return value
-    if isinstance(value, Inert):
-        return _plain(_inside(value), budget, depth + 1)
-    if isinstance(value, dict):
-        return {str(key): _plain(item, budget, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item, budget, depth + 1) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((_plain(item, budget, depth + 1) for item in value), key=str)
-    if isinstance(value, TensorRef):
-        return f"tensor of size {list(value.shape)}"
-    return str(value)
-
-
-def _inside(value: Inert) -> Any:
-    """What an object that was not loaded holds, in plain terms."""
-    state = value.state
-    if value.cls.module.startswith("omegaconf.") and isinstance(state, dict):
-        for key in ("_content", "content", "_val"):  # containers since 2.0, containers before, nodes
-            if key in state:
-                return state[key]
-    if isinstance(state, dict):
-        return state
-    if value.entries or value.items:
-        return value.entries or value.items
-    if value.cls.module.startswith("pathlib"):
-        return "/".join(str(part) for part in value.args)
-    if len(value.args) == 1 and isinstance(value.args[0], str | int | float):  # a member of an enumeration
-        return value.args[0]
-    return str(value.cls)
-
-
 def _encoder_config(config: dict[str, Any]) -> dict[str, Any]:
     """The encoder's own configuration in that of a fine-tuned checkpoint."""
     model = config.get("model", config)
@@ -220,26 +166,6 @@ def _encoder_config(config: dict[str, Any]) -> dict[str, Any]:
             f"it was made from {path}, which has it"
         )
     return inner
-
-
-def _tensor_refs(file: TorchFile) -> dict[str, TensorRef]:
-    """The state dict: under `model` in fairseq's files, elsewhere under another name or the whole content."""
-    content = file.content
-    if isinstance(content, Inert | Global):
-        cls = content.cls if isinstance(content, Inert) else content
-        raise CheckpointError(f"{file.path} holds an object of the class {cls}, not a state dict")
-    if isinstance(content, dict):
-        preferred = [content.get(key) for key in ("model", "state_dict", "model_state_dict")]
-        for candidate in [*preferred, content, *content.values()]:
-            refs = candidate if isinstance(candidate, dict) else {}
-            found = {
-                name: ref
-                for name, ref in refs.items()
-                if isinstance(name, str) and isinstance(ref, TensorRef)
-            }
-            if found:
-                return found
-    raise CheckpointError(f"{file.path} holds no tensors by name")
 
 
 def _about(path: Path) -> dict[str, Any]:

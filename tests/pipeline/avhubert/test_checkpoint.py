@@ -10,8 +10,10 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,44 +25,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from syncdiff.pipeline.avhubert import pickle_objects, torch_file, unpickle
+from syncdiff.pipeline.avhubert import inert, torch_file
 from syncdiff.pipeline.avhubert.checkpoint import (
     Checkpoint,
     convert,
     find_encoder,
-    plain,
     read_checkpoint,
     save_safetensors,
     tensors_sha256,
-)
-from syncdiff.pipeline.avhubert.pickle_objects import (
-    Global,
-    Inert,
-    TensorRef,
-    UnpickleError,
-    UnsafePickleError,
 )
 from syncdiff.pipeline.records import CheckpointError
 
 GOLDEN = ["tiny_pretrained_plain_cfg.pt", "tiny_pretrained_omegaconf_cfg.pt", "tiny_finetuned_seq2seq.pt"]
 
 
-def read_pickle(data: bytes) -> Any:
-    return unpickle.unpickle(io.BytesIO(data))
+def refusal(path: Path) -> str:
+    """What the reading process says to a file; asked in this process, for a new one takes seconds."""
+    with pytest.raises(CheckpointError) as refused:
+        inert.rewrite(path, path.with_name("answer.safetensors"))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
 
 
 def container(path: Path, pickled: bytes, storages: dict[str, bytes] | None = None) -> Path:
     """A zip container as torch.save writes it, around any pickle."""
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", pickled)
+        archive.writestr("archive/version", "3\n")
         archive.writestr("archive/byteorder", "little")
         for key, data in (storages or {}).items():
             archive.writestr(f"archive/data/{key}", data)
     return path
 
 
-def pickled_tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], numel: int = 6) -> bytes:
-    """{"w": tensor} with any geometry, over a storage "0" of float32."""
+def pickled_tensor(
+    offset: int, size: tuple[int, ...], stride: tuple[int, ...], numel: int = 6, more: bytes = b""
+) -> bytes:
+    """{"w": tensor} with any geometry, over a storage "0" of float32; `more` are opcodes behind it."""
 
     class Storage:
         pass
@@ -78,15 +79,29 @@ def pickled_tensor(offset: int, size: tuple[int, ...], stride: tuple[int, ...], 
 
     stream = io.BytesIO()
     Pickler(stream, 2).dump({"w": Tensor()})
-    return stream.getvalue()
+    return stream.getvalue()[:-1] + more + b"."
+
+
+def stand_in(module: str, name: str, *args: Any, state: Any = None) -> inert.Inert:
+    """What becomes of an object of this class."""
+    made = inert._stand_in(module, name)(*args)
+    made.state = state
+    return made
 
 
 # --- what is read ---------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def originals(golden: Path) -> dict[str, Checkpoint]:
+    return {name: read_checkpoint(golden / "avhubert" / name) for name in GOLDEN}
+
+
 @pytest.mark.parametrize("name", GOLDEN)
-def test_golden_containers_load_as_torch_reads_their_tensors(golden: Path, name: str) -> None:
-    checkpoint = read_checkpoint(golden / "avhubert" / name)
+def test_golden_containers_load_as_torch_reads_their_tensors(
+    originals: dict[str, Checkpoint], name: str
+) -> None:
+    checkpoint = originals[name]
     assert checkpoint.kind == "torch-zip"
     assert checkpoint.name == name
     assert len(checkpoint.sha256) == 64
@@ -101,8 +116,8 @@ def test_golden_containers_load_as_torch_reads_their_tensors(golden: Path, name:
     assert not checkpoint.untrained
 
 
-def test_golden_containers_hold_the_same_encoder(golden: Path) -> None:
-    first, *others = (find_encoder(read_checkpoint(golden / "avhubert" / name)) for name in GOLDEN)
+def test_golden_containers_hold_the_same_encoder(originals: dict[str, Checkpoint]) -> None:
+    first, *others = map(find_encoder, originals.values())
     for other in others:
         assert other.model == first.model
         assert other.task == first.task
@@ -140,10 +155,6 @@ def test_own_containers_equal_torch_load(tmp_path: Path, zipped: bool) -> None:
     for name, tensor in state.items():
         assert checkpoint.state[name].dtype == tensor.dtype
         assert torch.equal(checkpoint.state[name], tensor)
-    assert (
-        checkpoint.state["head"].untyped_storage().data_ptr()
-        == checkpoint.state["tail"].untyped_storage().data_ptr()
-    )
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
@@ -155,15 +166,24 @@ def test_a_bare_state_dict_is_read(tmp_path: Path, zipped: bool) -> None:
     assert checkpoint.config == {}
 
 
-def test_storages_that_nobody_asks_for_are_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    torch.save({"model": {"w": torch.ones(2)}, "last_optimizer_state": {"m": torch.zeros(3)}}, path)
-    whole = zipfile.ZipFile(path)
-    with zipfile.ZipFile(tmp_path / "b.pt", "w") as cut:
-        for member in whole.namelist():
-            if not member.endswith("data/1"):
-                cut.writestr(member, whole.read(member))
-    assert torch.equal(read_checkpoint(tmp_path / "b.pt").state["w"], torch.ones(2))
+def test_plain_data_comes_out_as_python_wrote_it(tmp_path: Path) -> None:
+    repeated = [1]
+    config = {
+        "text": "é\n'", "int": -(2**70), "float": 1.5, "none": None, "bool": [True, False],
+        "tuple": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "set": {1, 2}, "frozen": frozenset({3}),
+        "ordered": collections.OrderedDict(a=1), "default": collections.defaultdict(list, {"a": [1]}),
+        "paths": [Path("a/b")], "numpy": [np.float64(2.5), np.int16(-3), np.bool_(True)],
+        "types": [int, argparse.Namespace], "tensor": torch.ones(2), "same": [repeated, repeated], 3: 4,
+    }  # fmt: skip
+    torch.save({"model": {"w": torch.ones(1)}, "cfg": config}, tmp_path / "a.pt")
+    assert read_checkpoint(tmp_path / "a.pt").config == {
+        "text": "é\n'", "int": -(2**70), "float": 1.5, "none": None, "bool": [True, False],
+        "tuple": [[], [1], [1, 2], [1, 2, 3], [1, 2, 3, 4]], "set": [1, 2], "frozen": [3],
+        "ordered": {"a": 1}, "default": {"a": [1]},
+        "paths": ["a/b"], "numpy": [2.5, -3, True],
+        "types": ["builtins.int", "argparse.Namespace"], "tensor": "tensor of size [2]",
+        "same": [[1], [1]], "3": 4,
+    }  # fmt: skip
 
 
 # --- pickles that try to run code -----------------------------------------------------------------
@@ -226,18 +246,34 @@ def attacks(marker: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("module", ["pathlib", "pathlib._local"])
 def test_paths_of_every_python_are_data(module: str) -> None:
     """3.13 pickles them by the name of a private module."""
-    path = read_pickle(f"c{module}\nPosixPath\n(Va\nVb\ntR.".encode())
-    assert isinstance(path, Inert) and path.cls == Global("pathlib", "PosixPath") and path.args == ("a", "b")
+    assert inert.plain(stand_in(module, "PosixPath", "a", "b"), iter(range(9))) == "a/b"
 
 
 @pytest.mark.parametrize("name", list(attacks("x")))
 def test_pickles_that_run_code_are_refused_and_nothing_runs(tmp_path: Path, name: str) -> None:
     marker = tmp_path / "it-ran"
-    data = attacks(str(marker))[name]
-    with pytest.raises(UnsafePickleError, match=r"attack|is no"):
-        read_pickle(data)
-    with pytest.raises(CheckpointError, match=r"attack|is no"):
-        read_checkpoint(container(tmp_path / "evil.pt", data))
+    pickled = attacks(str(marker))[name]
+    said = refusal(container(tmp_path / "evil.pt", pickled))
+    assert re.search("attack|protocol 4|Unsupported operand|Can only build|unrecognized function", said), said
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(os.system, "attack"), (np.save, "attack"), (torch.storage._load_from_bytes, "attack")],
+)
+def test_a_call_within_a_checkpoint_is_refused_and_nothing_runs(
+    tmp_path: Path, zipped: bool, function: Any, message: str
+) -> None:
+    marker, path = tmp_path / "it-ran.npy", tmp_path / "evil.pt"
+    arguments = {os.system: [f"touch {marker}"], np.save: [str(marker), 1]}.get(function, [b"x"])
+    content = {"model": {"w": torch.ones(1)}, "cfg": {"x": Call(function, *arguments)}}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    assert message in refusal(path)
+    if function is os.system:
+        with pytest.raises(CheckpointError, match=r"evil\.pt names posix\.system, .* it may be an attack$"):
+            read_checkpoint(path)
     assert not marker.exists()
 
 
@@ -272,103 +308,114 @@ def test_a_malicious_legacy_stream_is_refused(tmp_path: Path) -> None:
     evil = pickle.dumps(Call(os.system, f"touch {marker}"), protocol=2)
     for data in (evil, evil + whole, whole[: whole.index(b"}q")] + evil):
         path.write_bytes(data)
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
+        refusal(path)
     assert not marker.exists()
 
 
 @pytest.mark.parametrize(
     "opcode", [b"\x82\x01", b"\x83\x01\x00", b"\x84\x01\x00\x00\x00", b"\x97", b"\x80\x09N"]
 )
-def test_operations_without_a_meaning_here_are_refused(opcode: bytes) -> None:
-    with pytest.raises(UnpickleError):
-        read_pickle(b"\x80\x05" + opcode + b".")
+def test_operations_without_a_meaning_here_are_refused(tmp_path: Path, opcode: bytes) -> None:
+    refusal(container(tmp_path / "a.pt", b"\x80\x02" + opcode + b"."))
 
 
-def test_unknown_objects_become_data_without_an_import() -> None:
-    data = b"\x80\x02cno_such_module.deep\nThing\n)\x81}X\x01\x00\x00\x00aK\x01sb."
-    thing = read_pickle(data)
-    assert isinstance(thing, Inert)
-    assert thing.cls == Global("no_such_module.deep", "Thing")
-    assert thing.state == {"a": 1}
+def test_unknown_objects_become_data_without_an_import(tmp_path: Path) -> None:
+    thing = b"cno_such_module.deep\nThing\n)\x81}X\x01\x00\x00\x00aK\x01sb"
+    data = pickled_tensor(0, (1,), (1,), more=b"X\x03\x00\x00\x00cfg" + thing + b"s")
+    assert read_checkpoint(container(tmp_path / "a.pt", data, {"0": bytes(24)})).config == {"a": 1}
 
 
-@pytest.mark.parametrize("protocol", range(6))
-def test_plain_data_comes_out_as_python_reads_it(protocol: int) -> None:
-    value = {
-        "text": "é\n'", "bytes": b"\x00\xff", "int": -(2**70), "float": 1.5, "none": None, "bool": [True],
-        "tuple": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)), "set": {1, 2}, "frozen": frozenset({3}),
-        "ordered": collections.OrderedDict(a=1), "default": collections.defaultdict(list, {"a": [1]}),
-        "array": bytearray(b"ab"),
-    }  # fmt: skip
-    if protocol < 5:
-        del value["array"]
-    repeated = [1]
-    value["same"] = [repeated, repeated]
-    result = read_pickle(pickle.dumps(value, protocol))
-    assert result == value
-    assert result["same"][0] is result["same"][1]
+def test_an_object_in_place_of_a_checkpoint_is_named(tmp_path: Path) -> None:
+    said = refusal(container(tmp_path / "a.pt", b"\x80\x02cno_such_module.deep\nThing\n)\x81."))
+    assert said == "holds an object of the class no_such_module.deep.Thing, not a state dict"
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300, suppress_health_check=list(HealthCheck), deadline=None)
 @given(st.data())
-def test_damaged_pickles_raise_nothing_else(data: st.DataObject) -> None:
-    """Any change of any byte gives data or an UnpickleError."""
+def test_damaged_pickles_raise_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
+    """Any change of any byte gives data or a CheckpointError."""
     base = pickle.dumps(
         {"a": [1, (2, 3)], "b": argparse.Namespace(x="y")}, protocol=data.draw(st.integers(0, 4))
     )
+    if data.draw(st.booleans()):
+        base = pickled_tensor(0, (2, 3), (3, 1))
     damaged = bytearray(base)
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    with contextlib.suppress(UnpickleError):
-        read_pickle(bytes(damaged[: data.draw(st.integers(0, len(damaged)))]))
+    cut = bytes(damaged[: data.draw(st.integers(0, len(damaged)))])
+    with contextlib.suppress(CheckpointError):
+        inert.rewrite(container(tmp_path / "a.pt", cut, {"0": bytes(24)}), tmp_path / "answer")
 
 
-# --- bombs ----------------------------------------------------------------------------------------
+# --- bombs: the process that reads them has limits ------------------------------------------------
+
+NEST, KEY = b"\x85" * 1_000_000, b"X\x03\x00\x00\x00cfg"
 
 
-def test_deeply_nested_keys_do_not_overflow_the_stack() -> None:
-    with pytest.raises(UnpickleError, match="key"):
-        read_pickle(b"\x80\x02}" + b")" + b"\x85" * 1_000_000 + b"K\x01s.")
+@pytest.mark.parametrize(
+    ("pickled", "message"),
+    [
+        (b"\x80\x02c__builtin__\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "far more memory than its size"),
+        (b"\x80\x02(" + b"]" * 2_000_000 + b"l.", "far more memory than its size"),
+        (b"\x80\x02}" + b")" + NEST + b"K\x01s.", "the process that read it died|nested too deeply"),
+    ],
+    ids=["one huge object", "many small objects", "a key nested a million times"],
+)
+def test_memory_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickled: bytes, message: str
+) -> None:
+    monkeypatch.setattr(torch_file, "MEMORY_BYTES", 64 << 20)
+    path = container(tmp_path / "bomb.pt", pickled)
+    with pytest.raises(CheckpointError, match=message):
+        read_checkpoint(path)
 
 
-def test_deeply_nested_values_are_read_and_refused_as_configuration() -> None:
-    nested = read_pickle(b"\x80\x02" + b"]" * 100_000 + b"a" * 99_999 + b".")
-    with pytest.raises(CheckpointError, match="too large or refers to itself"):
-        plain(nested)
+def test_time_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dictionary whose keys have one hash, as multiples of 2^61 - 1 do, takes a time quadratic in them."""
+    monkeypatch.setattr(torch_file, "TIMEOUT_S", 8)
+    keys = ((n * (2**61 - 1)).to_bytes(11, "little") for n in range(1, 200_001))
+    pickled = b"\x80\x02}(" + b"".join(b"\x8a\x0b" + key + b"N" for key in keys) + b"u."
+    started = time.monotonic()
+    with pytest.raises(CheckpointError, match=r"bomb\.pt is damaged or an attack: reading it takes over 8 s"):
+        read_checkpoint(container(tmp_path / "bomb.pt", pickled))
+    assert time.monotonic() - started < 60
 
 
-def test_a_configuration_that_multiplies_itself_is_refused() -> None:
+def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    nested = KEY + b"]" * 100_000 + b"a" * 99_999 + b"s"
+    data = pickled_tensor(0, (1,), (1,), more=nested)
+    assert "nested too deeply" in refusal(container(tmp_path / "a.pt", data, {"0": bytes(24)}))
+
+
+def test_a_configuration_that_refers_to_itself_is_refused(tmp_path: Path) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    torch.save({"model": {"w": torch.ones(1)}, "cfg": {"a": loop}}, tmp_path / "a.pt")
+    assert "refers to itself" in refusal(tmp_path / "a.pt")
+
+
+def test_a_configuration_that_multiplies_itself_is_refused(tmp_path: Path) -> None:
     level: Any = ["x"]
     for _ in range(40):
         level = [level, level]
-    with pytest.raises(CheckpointError, match="too large"):
-        plain({"a": level})
+    torch.save({"model": {"w": torch.ones(1)}, "cfg": {"a": level}}, tmp_path / "a.pt")
+    assert "too large" in refusal(tmp_path / "a.pt")
 
 
-def test_a_huge_claimed_length_allocates_nothing() -> None:
-    with pytest.raises(UnpickleError):
-        read_pickle(b"\x80\x04\x8e" + struct.pack("<Q", 1 << 50) + b"abc.")
-
-
-def test_too_many_operations_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpickle, "MAX_OPCODES", 100)
-    with pytest.raises(UnpickleError, match="operations"):
-        read_pickle(b"\x80\x02" + b"N0" * 100 + b"N.")
+def test_a_huge_claimed_length_allocates_nothing(tmp_path: Path) -> None:
+    refusal(container(tmp_path / "a.pt", b"\x80\x02X" + struct.pack("<I", (1 << 32) - 1) + b"abc."))
 
 
 def test_a_compressed_container_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "bomb.pt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\x80\x02}." + bytes(50_000_000))
-    with pytest.raises(CheckpointError, match="compressed"):
-        read_checkpoint(path)
+    assert "compressed" in refusal(path)
 
 
-def test_a_pickle_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_file, "MAX_PICKLE_BYTES", 100)
-    with pytest.raises(CheckpointError, match="bytes where at most"):
-        read_checkpoint(container(tmp_path / "a.pt", pickle.dumps({"a": "x" * 200}, 2)))
+def test_other_pickle_protocols_are_named(tmp_path: Path) -> None:
+    torch.save({"model": {"w": torch.ones(1)}}, tmp_path / "a.pt", pickle_protocol=4)
+    assert "is pickled in protocol 4" in refusal(tmp_path / "a.pt")
 
 
 # --- tensors that lie about themselves ------------------------------------------------------------
@@ -377,62 +424,39 @@ def test_a_pickle_beyond_the_limit_is_refused(tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("offset", "size", "stride", "message"),
     [
-        (0, (7,), (1,), "beyond its storage"),
-        (1, (2, 3), (3, 1), "beyond its storage"),
-        (0, (2, 3), (4, 1), "beyond its storage"),
-        (0, (10**9,), (0,), "overlaps itself"),
-        (0, (2, 2), (1, 1), "overlaps itself"),
-        (0, (3, 2), (1, 2), "overlaps itself"),
-        (-1, (2,), (1,), "makes no sense"),
-        (0, (-2,), (1,), "makes no sense"),
-        (0, (2,), (-1,), "makes no sense"),
-        (0, (2, 3), (1,), "makes no sense"),
-        (0, (2.0,), (1,), "makes no sense"),
-        (0, (1,) * 17, (1,) * 17, "dimensions"),
+        (0, (7,), (1,), "not resizable"),  # beyond its storage
+        (1, (2, 3), (3, 1), "not resizable"),
+        (0, (2, 3), (4, 1), "not resizable"),
+        (0, (10**9,), (0,), "more numbers than it holds"),
+        (-1, (2,), (1,), "invalid storage offset"),
+        (0, (-2,), (1,), "overflow"),
+        (0, (2,), (-1,), "overflow"),
+        (0, (2, 3), (1,), "unequal size"),
+        (0, (2.0,), (1,), "invalid combination"),
     ],
 )
 def test_impossible_tensors_are_refused(
     tmp_path: Path, offset: Any, size: Any, stride: Any, message: str
 ) -> None:
     path = container(tmp_path / "a.pt", pickled_tensor(offset, size, stride), {"0": bytes(24)})
-    with pytest.raises(CheckpointError, match=message):
-        read_checkpoint(path)
+    assert message in refusal(path)
 
 
 @pytest.mark.parametrize(("numel", "stored"), [(6, 20), (6, 28), (10**12, 24)])
 def test_a_storage_of_another_size_is_refused(tmp_path: Path, numel: int, stored: int) -> None:
     path = container(tmp_path / "a.pt", pickled_tensor(0, (2,), (1,), numel), {"0": bytes(stored)})
-    with pytest.raises(CheckpointError, match="bytes where"):
-        read_checkpoint(path)
+    assert "does not match expected size" in refusal(path)
 
 
 def test_a_missing_storage_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"data/0 is missing"):
-        read_checkpoint(container(tmp_path / "a.pt", pickled_tensor(0, (2,), (1,))))
+    assert "data/0: file not found" in refusal(container(tmp_path / "a.pt", pickled_tensor(0, (2,), (1,))))
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 12)), max_size=4),
-    st.integers(0, 5),
-)
-def test_accepted_tensors_are_those_with_distinct_elements(
-    dimensions: list[tuple[int, int]], offset: int
-) -> None:
-    """A view that passes reaches only its storage, and no number of it twice."""
-    storage = pickle_objects.StorageRef("0", "FloatStorage", 40)
-    size, stride = tuple(d[0] for d in dimensions), tuple(d[1] for d in dimensions)
-    places = offset + sum(
-        (np.arange(n).reshape([-1] + [1] * (len(size) - 1 - i)) * s for i, (n, s) in enumerate(dimensions)),
-        start=np.zeros(size, int),
+def test_views_that_overlap_come_out_as_tensors_of_their_own(tmp_path: Path) -> None:
+    path = container(
+        tmp_path / "a.pt", pickled_tensor(0, (2, 2), (1, 1)), {"0": np.arange(6.0, dtype="<f4").tobytes()}
     )
-    try:
-        ref = pickle_objects._tensor(storage, offset, size, stride)
-    except UnpickleError:
-        # rows that interleave without meeting are refused too: no tensor of a checkpoint is laid out so
-        return
-    assert isinstance(ref, TensorRef)
-    assert places.max() < 40
-    assert len(np.unique(places)) == places.size
+    assert read_checkpoint(path).state["w"].tolist() == [[0, 1], [1, 2]]
 
 
 # --- files of another kind ------------------------------------------------------------------------
@@ -449,7 +473,7 @@ def test_accepted_tensors_are_those_with_distinct_elements(
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (b"\x1f\x8b\x08", "gzip"),
         (pickle.dumps({"a": 1}), "not one that torch.save wrote"),
-        (b"\x80\x02", "damaged"),
+        (b"\x80\x02", "exhausted"),
         (b"PK\x03\x04", "cannot be read"),
     ],
 )
@@ -464,23 +488,19 @@ def test_other_zip_archives_say_what_they_are(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(CheckpointError, match="not one that torch"):
-        read_checkpoint(path)
+    assert "not one that torch" in refusal(path)
     torch.jit.save(torch.jit.script(torch.nn.Linear(1, 1)), str(path))
-    with pytest.raises(CheckpointError, match="TorchScript"):
-        read_checkpoint(path)
+    assert "TorchScript" in refusal(path)
 
 
 def test_a_pickled_module_is_named(tmp_path: Path) -> None:
     torch.save(torch.nn.Linear(1, 1), tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match=r"torch\.nn\.modules\.linear\.Linear, not a state dict"):
-        read_checkpoint(tmp_path / "model.pt")
+    assert "torch.nn.modules.linear.Linear, not a state dict" in refusal(tmp_path / "model.pt")
 
 
 def test_a_checkpoint_without_tensors_says_so(tmp_path: Path) -> None:
     torch.save({"model": {}, "cfg": {}}, tmp_path / "model.pt")
-    with pytest.raises(CheckpointError, match="no tensors"):
-        read_checkpoint(tmp_path / "model.pt")
+    assert "no tensors" in refusal(tmp_path / "model.pt")
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
@@ -497,8 +517,7 @@ def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path, zipped: b
     whole = path.read_bytes()
     for end in {*range(1, len(whole), 997), len(whole) - 1, len(whole) // 2}:
         path.write_bytes(whole[:end])
-        with pytest.raises(CheckpointError):
-            read_checkpoint(path)
+        refusal(path)
 
 
 def test_a_flipped_bit_in_the_numbers_is_noticed(tmp_path: Path) -> None:
@@ -507,16 +526,17 @@ def test_a_flipped_bit_in_the_numbers_is_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(bytes(4096)) + 2000] ^= 1
     path.write_bytes(data)
-    with pytest.raises(CheckpointError, match="CRC"):
-        read_checkpoint(path)
+    assert "CRC" in refusal(path)
 
 
 # --- safetensors ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_conversion_keeps_encoder_configuration_and_origin(golden: Path, tmp_path: Path, name: str) -> None:
-    original = find_encoder(read_checkpoint(golden / "avhubert" / name))
+def test_conversion_keeps_encoder_configuration_and_origin(
+    golden: Path, originals: dict[str, Checkpoint], tmp_path: Path, name: str
+) -> None:
+    original = find_encoder(originals[name])
     target = convert(golden / "avhubert" / name, tmp_path / "out.safetensors")
     converted = find_encoder(read_checkpoint(target))
     assert converted.checkpoint.kind == "safetensors"
@@ -617,20 +637,17 @@ def test_the_hash_of_tensors_ignores_order_and_nothing_else() -> None:
 
 def test_typing_and_enumeration_in_an_omegaconf_configuration() -> None:
     """`typing.List[str]` pickles as operator.getitem(List, str); structured configurations contain it."""
-    getitem = Inert(Global("operator", "getitem"), (Global("typing", "List"), Global("builtins", "str")))
-    data = b"coperator\ngetitem\n(ctyping\nList\nc__builtin__\nstr\ntR."
-    assert read_pickle(data).args == getitem.args
-    node = Inert(
-        Global("omegaconf.nodes", "EnumNode"), state={"_val": Inert(Global("a.b", "Choice"), ("static",))}
-    )
-    listed = Inert(
-        Global("omegaconf.listconfig", "ListConfig"), state={"_content": [node, None], "_parent": 1}
-    )
-    config = Inert(
-        Global("omegaconf.dictconfig", "DictConfig"), state={"_content": {"x": listed, "y": "???"}}
-    )
-    assert plain({"cfg": config, "type": Global("a", "B"), "t": (1, 2)}) == {
-        "cfg": {"x": ["static", None], "y": "???"},
+    node = stand_in("omegaconf.nodes", "EnumNode", state={"_val": stand_in("a.b", "Choice", "static")})
+    listed = stand_in("omegaconf.listconfig", "ListConfig", state={"_content": [node, None], "_parent": 1})
+    content = {
+        "x": listed,
+        "y": "???",
+        "z": stand_in("operator", "getitem", inert._stand_in("typing", "List")),
+    }
+    config = stand_in("omegaconf.dictconfig", "DictConfig", state={"_content": content})
+    value = {"cfg": config, "type": inert._stand_in("a", "B"), "t": (1, 2)}
+    assert inert.plain(value, iter(range(99))) == {
+        "cfg": {"x": ["static", None], "y": "???", "z": "operator.getitem"},
         "type": "a.B",
         "t": [1, 2],
     }
