@@ -133,11 +133,11 @@ def plain(value: Any, budget: Iterator[int]) -> Any:
 def _inside(value: Inert) -> Any:
     """What an object that was not loaded holds, in plain terms."""
     if isinstance(value.state, dict):
-        keys = ("_content", "content", "_val")  # omegaconf's containers since 2.0, those before, its nodes
-        held = [
-            value.state[key] for key in keys if key in value.state and value.path.startswith("omegaconf.")
-        ]
-        return held[0] if held else value.state
+        if value.path.startswith("omegaconf."):
+            for key in ("_content", "content", "_val"):  # containers since 2.0, containers before, nodes
+                if key in value.state:
+                    return value.state[key]
+        return value.state
     if value.path.startswith("pathlib"):
         return "/".join(str(part) for part in value.args)
     if value.path.endswith("multiarray.scalar"):
@@ -149,7 +149,9 @@ def _inside(value: Inert) -> Any:
 
 
 def _load(path: Path, names: set[tuple[str, str]]) -> Any:
-    stand_ins: dict[str, Any] = {f"{module}.{name}": _stand_in(module, name) for module, name in names}
+    stand_ins: dict[str, Any] = {
+        f"{module}.{name}": _stand_in(module, name) for module, name in sorted(names)
+    }
     stand_ins |= {"builtins.frozenset": frozenset, "collections.defaultdict": lambda *factory: {}}
     with torch.serialization.safe_globals([(made, name) for name, made in stand_ins.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)

@@ -573,7 +573,10 @@ def test_a_stranger_beside_the_checkpoint_is_ignored(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "model.pt").kind == "torch-zip"
 
 
-def test_safetensors_of_others_are_read_without_configuration(tmp_path: Path) -> None:
+def test_safetensors_of_others_are_read_without_configuration_or_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "run", None)
     save_file({"w": torch.ones(2)}, tmp_path / "a.safetensors")
     checkpoint = read_checkpoint(tmp_path / "a.safetensors")
     assert checkpoint.config == {}
