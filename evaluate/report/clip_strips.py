@@ -60,15 +60,12 @@ def ranking_column(results: ReportTables, rank_by: str | None = None) -> ValueCo
 
     Raises ValueError for a name that is no such column.
     """
-    columns = {
-        c.key: c for c in results.columns if c.metric.per_clip and c.value.better in ("higher", "lower")
-    }
+    columns = {c.key: c for c in results.columns if c.metric.per_clip and c.directed}
     if rank_by is not None:
         rank_by = rank_by if rank_by in columns else rank_by + MAGNITUDE
         if rank_by not in columns:
-            known = ", ".join(columns) or "none"
-            name = rank_by.removesuffix(MAGNITUDE)
-            raise ValueError(f"no value {name!r} to rank clips by; there are {known}")
+            name, names = rank_by.removesuffix(MAGNITUDE), ", ".join(columns) or "none"
+            raise ValueError(f"no value {name!r} to rank clips by; there are {names}")
         return columns[rank_by]
     return next((columns[key] for key in (*PREFERRED, *columns) if key in columns), None)
 
@@ -85,10 +82,9 @@ def choose_clips(evaluation: Evaluation, column: ValueColumn, most: int) -> list
         ranked = sorted(numbers, key=lambda clip: (-sign * numbers[clip], clip))
         worst = min(-(-2 * each // 3), 4, len(ranked))
         best = min(each - worst, 2, len(ranked) - worst)
-        for rank, clip in enumerate(ranked[:worst]):
-            chosen.append(RankedClip(cases[method, clip], True, rank + 1, len(ranked), numbers[clip]))
-        for rank, clip in enumerate(ranked[::-1][:best]):
-            chosen.append(RankedClip(cases[method, clip], False, rank + 1, len(ranked), numbers[clip]))
+        for is_worst, clips in ((True, ranked[:worst]), (False, ranked[::-1][:best])):
+            for rank, clip in enumerate(clips, 1):
+                chosen.append(RankedClip(cases[method, clip], is_worst, rank, len(ranked), numbers[clip]))
     return chosen
 
 
@@ -155,11 +151,11 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
             reference = pair.reference_faces
         except ClipError as error:
             notes.append(f"reference: {error.reason}: {error.detail}")
-    place = reference or generated
-    gathered = _gather(pair, count, place)
     frames, mouths, slices = (
         data_address(picture, int(most_bytes * share)) if picture is not None else ""
-        for picture, share in zip(gathered, (0.6, 0.25, 0.15), strict=True)
+        for picture, share in zip(
+            _gather(pair, count, reference or generated), (0.6, 0.25, 0.15), strict=True
+        )
     )
     width, height = pair.generated.size_px
     seconds = f"{count / FPS:.1f} s" if count < EXCERPT_FRAMES else f"the first {count / FPS:.0f} s"
@@ -214,13 +210,13 @@ def _small(frame: U8) -> U8:
 
 def mouth_boxes(faces: Faces) -> NDArray[np.float64]:
     """Mouth centre and width of the picture of it, in pixels: [T,3]; frames without face take the nearest."""
-    known = np.flatnonzero(faces.present)
-    points = faces.landmarks_px[known]
+    present = np.flatnonzero(faces.present)
+    points = faces.landmarks_px[present]
     centre = points[:, 48:68].mean(axis=1)
-    width = MOUTH_WIDTH * np.full(len(known), float(np.median(interocular_px(points))))
-    found = np.concatenate([centre, width[:, None]], axis=1).astype(np.float64)
-    nearest = np.abs(np.arange(len(faces.present))[:, None] - known).argmin(axis=1)
-    return np.asarray(found[nearest])
+    width = MOUTH_WIDTH * np.full(len(present), float(np.median(interocular_px(points))))
+    boxes = np.concatenate([centre, width[:, None]], axis=1).astype(np.float64)
+    nearest = np.abs(np.arange(len(faces.present))[:, None] - present).argmin(axis=1)
+    return np.asarray(boxes[nearest])
 
 
 def _cut_mouth(frame: U8, box: NDArray[np.float64]) -> U8:
@@ -244,7 +240,7 @@ def _stack(columns: Sequence[Sequence[U8]], seam_px: int) -> U8 | None:
         return None
     rows = []
     for row in zip(*columns, strict=True):
-        parts = [np.pad(one, ((0, 0), (0, seam_px), (0, 0)), constant_values=255) for one in row]
+        parts = [np.pad(part, ((0, 0), (0, seam_px), (0, 0)), constant_values=255) for part in row]
         rows.append(np.concatenate(parts, axis=1)[:, : -seam_px or None])
     seam = np.full((SEAM_PX, rows[0].shape[1], 3), 255, np.uint8)
     return np.concatenate([rows[0], *(part for row in rows[1:] for part in (seam, row))], axis=0)
@@ -254,10 +250,10 @@ def _chart(pair: ClipPair, generated: Faces | None, reference: Faces | None, cou
     """Mouth opening of both and loudness of the sound that drove the clip, over the same time."""
     series = []
     openings = {"truth": _opening(reference, count), "opening": _opening(generated, count)}
-    top = max([0.2, *(float(np.nanmax(one)) for one in openings.values() if one is not None)])
-    for style, one in openings.items():
-        if one is not None:
-            series.append(Series(style, style, one, 0.0, top))
+    top = max([0.2, *(float(np.nanmax(opening)) for opening in openings.values() if opening is not None)])
+    for style, opening in openings.items():
+        if opening is not None:
+            series.append(Series(style, style, opening, 0.0, top))
     try:
         level = loudness(pair.sound.sound, count)
         loudest = float(level.max())
@@ -273,6 +269,6 @@ def _opening(faces: Faces | None, count: int) -> F32 | None:
     if faces is None or not faces.present.any():
         return None
     opening = np.full(count, np.nan, np.float32)
-    known = np.flatnonzero(faces.present[:count])
-    opening[known] = mouth_opening(faces.landmarks_px[known])
+    present = np.flatnonzero(faces.present[:count])
+    opening[present] = mouth_opening(faces.landmarks_px[present])
     return opening if np.isfinite(opening).any() else None

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from math import floor
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from markupsafe import Markup
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.clip_strips import (
     Pictures,
-    RankedClip,
     choose_clips,
     draw_clips,
     ranking_column,
@@ -94,18 +92,6 @@ class Shown:
     pictures: Pictures
 
 
-@dataclass(frozen=True)
-class TableRow:
-    """A clip of the table. numbers: (text, number), one a column; ("", None) where it has none."""
-
-    method: str
-    clip: str
-    link: str
-    status: str
-    numbers: tuple[tuple[str, float | None], ...]
-    problems: str
-
-
 def make_page(
     evaluation: Evaluation,
     results: ReportTables,
@@ -133,8 +119,8 @@ def make_page(
         rank=rank,
         findings=findings(evaluation),
         failures=failure_groups(evaluation),
-        mismatches=[mismatch_text(one) for one in flagged_mismatches(evaluation)],
-        unmatched=[unmatched_text(one) for one in evaluation.unmatched],
+        mismatches=[mismatch_text(mismatch) for mismatch in flagged_mismatches(evaluation)],
+        unmatched=[unmatched_text(file) for file in evaluation.unmatched],
         spreads=spread_figures(evaluation, results),
         scatters=scatter_figures(evaluation, results),
         offsets=offset_figures(evaluation, results),
@@ -164,14 +150,16 @@ def link_to(target: Path, folder: Path) -> str:
 
 def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure]:
     """How each value is spread over all clips of each method."""
-    made = []
+    figures = []
     for column in results.clip_columns:
-        values = {m: _array(column.of(evaluation, m)) for m in evaluation.methods}
-        if any(len(one) for one in values.values()):
-            label = f"{column.value.title} of each method"
-            chart = spread(values, label=label, unit=_unit(column))
-            made.append(Figure(column.head, chart))
-    return made
+        values = {method: _array(column.of(evaluation, method)) for method in evaluation.methods}
+        if any(map(len, values.values())):
+            title, unit = column.value.title, column.value.unit
+            chart = spread(
+                values, label=f"{title} of each method", unit=f"{title}, {unit}" if unit else title
+            )
+            figures.append(Figure(column.head, chart))
+    return figures
 
 
 def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple[str, list[Figure]]]:
@@ -186,27 +174,24 @@ def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple
             both = sorted(ours.keys() & theirs.keys())
             if not both:
                 continue
-            y, x = (np.array([one[clip] for clip in both]) for one in (ours, theirs))
+            y, x = (np.array([numbers[clip] for clip in both]) for numbers in (ours, theirs))
+            caption = clips_text(len(both))
+            caption = f"{MOST_DOTS} of {caption} drawn" if len(both) > MOST_DOTS else caption
+            if column.directed:
+                higher = column.value.better == "higher"
+                wins, side = int((y > x if higher else y < x).sum()), "above" if higher else "below"
+                caption += f"; better on {wins}, those {side} the line"
             label = f"{column.value.title}: {method} against {results.baseline}"
             chart = scatter(x, y, label=label, x_name=results.baseline, y_name=method)
-            figures.append(Figure(column.head, chart, _scatter_caption(column, x, y)))
+            figures.append(Figure(column.head, chart, caption))
         if figures:
             groups.append((method, figures))
     return groups
 
 
-def _scatter_caption(column: ValueColumn, x: np.ndarray[Any, Any], y: np.ndarray[Any, Any]) -> str:
-    number = f"{MOST_DOTS} of {clips_text(len(x))} drawn" if len(x) > MOST_DOTS else clips_text(len(x))
-    if column.value.better not in ("higher", "lower"):
-        return number
-    wins = int((y > x).sum() if column.value.better == "higher" else (y < x).sum())
-    side = "above" if column.value.better == "higher" else "below"
-    return f"{number}; better on {wins}, those {side} the line"
-
-
 def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure]:
     """Histograms of what should be 0 frames: offsets and lags, a chart for each method."""
-    made = []
+    figures = []
     for column in results.columns:
         if column.value.better != "zero" or column.value.unit != "frames" or not column.metric.per_clip:
             continue
@@ -217,27 +202,22 @@ def offset_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure
             low = min(-OFFSETS, floor(values.min())) - 0.5
             high = max(OFFSETS, floor(values.max()) + 1) + 0.5
             edges = np.arange(low, high + 0.5)
-            counts = np.histogram(values, edges)[0].tolist()
             median = float(np.median(values))
             chart = histogram(
                 edges.tolist(),
-                counts,
+                np.histogram(values, edges)[0].tolist(),
                 label=f"{column.value.title} of {method}",
                 unit="frames of 40 ms",
                 counted="clips",
                 median=(median, column.text(median)),
                 zero=True,
             )
-            made.append(Figure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
-    return made
+            figures.append(Figure(f"{column.value.title}: {method}", chart, clips_text(len(values))))
+    return figures
 
 
 def _array(values: Mapping[str, float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.array([values[clip] for clip in sorted(values)], np.float64)
-
-
-def _unit(column: ValueColumn) -> str:
-    return f"{column.value.title}, {column.value.unit}" if column.value.unit else column.value.title
 
 
 def show_clips(
@@ -252,50 +232,34 @@ def show_clips(
         backend = make_backend(str(evaluation.protocol.get("tracker", "dlib")))
     except ClipError as error:
         return [(f"no pictures: {error.reason}: {error.detail}", [])]
-    pictures = draw_clips([one.case for one in chosen], backend, budget)
-    together = [
-        (one, _show(evaluation, results, rank, one, drawn, folder))
-        for one, drawn in zip(chosen, pictures, strict=True)
-    ]
-    return [
-        (method, [one for _, one in members])
-        for method, members in groupby(together, key=lambda pair: pair[0].case.method)
-    ]
-
-
-def _show(
-    evaluation: Evaluation,
-    results: ReportTables,
-    rank: ValueColumn,
-    one: RankedClip,
-    pictures: Pictures,
-    folder: Path,
-) -> Shown:
-    case = one.case
-    facts = []
-    for column in results.clip_columns:
-        number = column.of(evaluation, case.method).get(case.clip)
-        if number is not None:
-            facts.append((column.value.title, f"{column.text(number)} {column.value.unit}".strip()))
-    links = [("generated video", link_to(case.generated, folder))]
-    if case.reference is not None:
-        links.append(("reference video", link_to(case.reference, folder)))
-    if case.sound not in (case.generated, case.reference):
-        links.append(("sound", link_to(case.sound, folder)))
-    end = "worst" if one.worst else "best"
-    why = f"{rank.value.title} {rank.text(one.number)}: {_ordinal(one.rank)}{end} of {one.of}"
-    return Shown(case.clip, why, one.worst, tuple(facts), tuple(links), pictures)
-
-
-def _ordinal(rank: int) -> str:
-    return {1: "", 2: "second ", 3: "third ", 4: "fourth "}.get(rank, f"{rank}th ")
+    pictures = draw_clips([ranked.case for ranked in chosen], backend, budget)
+    shown: dict[str, list[Shown]] = {}
+    for ranked, drawn in zip(chosen, pictures, strict=True):
+        case = ranked.case
+        facts = []
+        for column in results.clip_columns:
+            number = column.of(evaluation, case.method).get(case.clip)
+            if number is not None:
+                facts.append((column.value.title, f"{column.text(number)} {column.value.unit}".strip()))
+        files = [("generated video", case.generated)]
+        if case.reference is not None:
+            files.append(("reference video", case.reference))
+        if case.sound not in (case.generated, case.reference):
+            files.append(("sound", case.sound))
+        links = tuple((name, link_to(path, folder)) for name, path in files)
+        ordinal = {1: "", 2: "second ", 3: "third ", 4: "fourth "}.get(ranked.rank, f"{ranked.rank}th ")
+        end = f"{ordinal}{'worst' if ranked.worst else 'best'} of {ranked.of}"
+        why = f"{rank.value.title} {rank.text(ranked.number)}: {end}"
+        sheet = Shown(case.clip, why, ranked.worst, tuple(facts), links, drawn)
+        shown.setdefault(case.method, []).append(sheet)
+    return list(shown.items())
 
 
 def table_rows(
     evaluation: Evaluation, results: ReportTables, rank: ValueColumn | None, folder: Path
-) -> tuple[list[TableRow], int]:
+) -> tuple[list[dict[str, Any]], int]:
     """Rows of the clip table, at most MOST_ROWS: those without a score first, then the worst; and how many
-    there are in all."""
+    there are in all. link: the address of the generated video, "" where there is none."""
     clips = clip_rows(evaluation, results)
     generated = {(case.method, case.clip): case.generated for case in evaluation.cases}
 
@@ -307,34 +271,26 @@ def table_rows(
 
     rows = []
     for row in sorted(clips, key=badness)[:MOST_ROWS]:
-        name = row["method"], row["clip"]
-        link = link_to(generated[name], folder) if row["status"] == "generated" else ""
-        numbers = ((column, row.get(column.key)) for column in results.clip_columns)
-        texts = tuple(
-            ("", None) if number is None else (column.text(number), number) for column, number in numbers
-        )
-        rows.append(TableRow(*name, link, row["status"], texts, row["problems"]))
+        there = row["status"] == "generated"
+        rows.append(row | {"link": link_to(generated[row["method"], row["clip"]], folder) if there else ""})
     return rows, len(clips)
 
 
-def _settings(evaluation: Evaluation) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Everything chosen and installed, as groups of (name, value)."""
-    metrics = [
-        (
-            one.name,
-            f"version {one.version}; " + (", ".join(f"{k} {v}" for k, v in one.settings.items()) or "–"),
-        )
-        for one in evaluation.metrics
-    ]
-    weights = [
-        (one.name, f"{one.file}, sha256 {one.sha256}" + ("" if one.verified else ", UNVERIFIED"))
-        for one in evaluation.weights
-    ]
+def _settings(evaluation: Evaluation) -> list[tuple[str, Mapping[str, Any]]]:
+    """Everything chosen and installed, as groups of name -> value."""
+    metrics = {}
+    for metric in evaluation.metrics:
+        settings = ", ".join(f"{key} {value}" for key, value in metric.settings.items())
+        metrics[metric.name] = f"version {metric.version}; {settings or '–'}"
+    weights = {
+        file.name: f"{file.file}, sha256 {file.sha256}{'' if file.verified else ', UNVERIFIED'}"
+        for file in evaluation.weights
+    }
     groups = [
-        ("Protocol", [(str(k), str(v)) for k, v in evaluation.protocol.items()]),
-        ("Run", [(str(k), str(v)) for k, v in evaluation.settings.items()]),
+        ("Protocol", evaluation.protocol),
+        ("Run", evaluation.settings),
         ("Metrics", metrics),
         ("Weights", weights),
-        ("Versions", [(str(k), str(v)) for k, v in evaluation.versions.items()]),
+        ("Versions", evaluation.versions),
     ]
     return [(name, pairs) for name, pairs in groups if pairs]

@@ -23,17 +23,18 @@ class FailureGroup:
 def failure_groups(evaluation: Evaluation) -> tuple[FailureGroup, ...]:
     """All failures: what may be a defect of the program first, then the most frequent ones."""
     clips: dict[tuple[str, str, str, bool], list[Failure]] = {}
-    for one in evaluation.failures:
-        clips.setdefault((one.method, one.clip, f"{one.stage}/{one.reason}", one.unexpected), []).append(one)
-    groups: dict[tuple[str, str, str, bool], list[Failure]] = {}
-    for (method, _, reason, unexpected), found in clips.items():
-        metrics = ", ".join(dict.fromkeys(one.metric for one in found))
-        groups.setdefault((method, metrics, reason, unexpected), []).append(found[0])
-    made = [
-        FailureGroup(len(found), *key[:3], f"{found[0].clip}: {found[0].detail}", key[3])
-        for key, found in groups.items()
+    for failure in evaluation.failures:
+        key = failure.method, failure.clip, f"{failure.stage}/{failure.reason}", failure.unexpected
+        clips.setdefault(key, []).append(failure)
+    first: dict[tuple[str, str, str, bool], list[Failure]] = {}  # of each clip
+    for (method, _, reason, unexpected), failures in clips.items():
+        metrics = ", ".join(dict.fromkeys(failure.metric for failure in failures))
+        first.setdefault((method, metrics, reason, unexpected), []).append(failures[0])
+    groups = [
+        FailureGroup(len(failures), *key[:3], f"{failures[0].clip}: {failures[0].detail}", key[3])
+        for key, failures in first.items()
     ]
-    return tuple(sorted(made, key=lambda one: (not one.unexpected, -one.number)))
+    return tuple(sorted(groups, key=lambda group: (not group.unexpected, -group.number)))
 
 
 def mismatch_sentence(evaluation: Evaluation) -> str:
@@ -63,28 +64,29 @@ def mismatch_text(mismatch: FormatMismatch) -> str:
     return f"{text}; resized from {width} × {height} to {to_width} × {to_height}"
 
 
-def unmatched_text(one: Unmatched) -> str:
-    method = f"{one.method}, " if one.method else ""
-    return f"{one.side}: {method}{one.name}: {one.reason}"
+def unmatched_text(file: Unmatched) -> str:
+    method = f"{file.method}, " if file.method else ""
+    return f"{file.side}: {method}{file.name}: {file.reason}"
 
 
 def findings(evaluation: Evaluation) -> tuple[str, ...]:
     """What a reader must know before the figures, the worst first."""
-    found = []
-    unexpected = sum(one.unexpected for one in evaluation.failures)
+    sentences = []
+    unexpected = sum(failure.unexpected for failure in evaluation.failures)
     if unexpected:
-        found.append(f"{unexpected:,} scores failed through an error in this program; please report it.")
-    unverified = [one for one in evaluation.weights if not one.verified]
-    for one in unverified:
-        found.append(
-            f"Unverified weights {one.name} ({one.file}): its hash is not the published one. "
-            f"Figures made with it: {', '.join(one.metrics)}."
-        )
+        sentences.append(f"{unexpected:,} scores failed through an error in this program; please report it.")
+    sentences += [
+        f"Unverified weights {file.name} ({file.file}): its hash is not the published one. "
+        f"Figures made with it: {', '.join(file.metrics)}."
+        for file in evaluation.weights
+        if not file.verified
+    ]
     if not evaluation.scores and not evaluation.pooled:
-        found.append("Nothing could be scored.")
+        sentences.append("Nothing could be scored.")
     if evaluation.not_computed:
-        found.append(f"Not computed: {', '.join(one.metric for one in evaluation.not_computed)}; see below.")
+        metrics = ", ".join(metric.metric for metric in evaluation.not_computed)
+        sentences.append(f"Not computed: {metrics}; see below.")
     if evaluation.unmatched:
-        found.append(f"{len(evaluation.unmatched):,} unmatched files or list entries; see below.")
-    sentence = mismatch_sentence(evaluation)
-    return (*found, *((sentence,) if sentence else ()), *evaluation.notes)
+        sentences.append(f"{len(evaluation.unmatched):,} unmatched files or list entries; see below.")
+    sentences.append(mismatch_sentence(evaluation))
+    return (*filter(None, sentences), *evaluation.notes)
