@@ -16,7 +16,6 @@ from syncdiff.evaluate.pairing.match import Matched
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import (
     Evaluation,
-    Failure,
     MetricInfo,
     NotComputed,
     Pooled,
@@ -85,11 +84,11 @@ def pooled_mean(job: PoolJob, index: Index) -> dict[str, float]:
 
 def pooled_records(job: PoolJob, values: Mapping[str, float] | str) -> list[Pooled]:
     """A record for each scope of the job; `values` may be the reason why there are none."""
-    problem = values if isinstance(values, str) else ""
-    found = {} if isinstance(values, str) else {k: float(v) for k, v in values.items()}
-    bad = [f"{name} is {value}" for name, value in found.items() if not isfinite(value)]
-    problem = problem or "; ".join(bad)
-    finite = {name: value for name, value in found.items() if isfinite(value)}
+    if isinstance(values, str):
+        finite, problem = {}, values
+    else:
+        finite = {name: float(value) for name, value in values.items() if isfinite(value)}
+        problem = "; ".join(f"{name} is {float(values[name])}" for name in values if name not in finite)
     return [Pooled(job.method, job.metric, scope, job.clips, finite, problem) for scope in job.scopes]
 
 
@@ -118,8 +117,8 @@ def assemble(
         metrics=metrics,
         not_computed=(*chosen.not_computed, *extra),
         scores=tuple(Score(c.method, c.clip, o.metric, o.values) for c, o in kept if o.values),
-        failures=_once(failure for _, outcome in kept for failure in outcome.failures),
-        pooled=tuple(one for one in pooled if one.metric not in unloaded),
+        failures=tuple(dict.fromkeys(failure for _, outcome in kept for failure in outcome.failures)),
+        pooled=tuple(values for values in pooled if values.metric not in unloaded),
         mismatches=tuple(result.mismatch for result in results if result.mismatch is not None),
         weights=_weight_uses(chosen, metrics),
         versions=versions,
@@ -130,18 +129,17 @@ def assemble(
 
 def _scored(outcomes: Mapping[str, Outcome]) -> dict[str, Path]:
     """Clip -> its statistics, for the clips that went well."""
-    return {clip: one.entry for clip, one in outcomes.items() if one.entry is not None and not one.failures}
+    return {clip: o.entry for clip, o in outcomes.items() if o.entry is not None and not o.failures}
 
 
 def _unloaded(metrics: Sequence[str], outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Metrics that every clip found impossible to load, and why."""
-    found = {}
+    reasons = {}
     for name in metrics:
-        failures = [o.failures[0] if o.failures else None for o in outcomes if o.metric == name]
-        if failures and all(one is not None and one.stage == LOAD for one in failures):
-            assert failures[0] is not None
-            found[name] = failures[0].detail
-    return found
+        failures = [outcome.failures[:1] for outcome in outcomes if outcome.metric == name]
+        if failures and all(first and first[0].stage == LOAD for first in failures):
+            reasons[name] = failures[0][0].detail
+    return reasons
 
 
 def _info(name: str, entry: Entry, protocol: Protocol, results: Sequence[CaseResult]) -> MetricInfo:
@@ -165,7 +163,3 @@ def _weight_uses(chosen: MetricChoice, metrics: Sequence[MetricInfo]) -> tuple[W
         users = tuple(metric.name for metric in metrics if file.entry.name in metric.weights)
         uses.append(WeightUse(file.entry.name, file.entry.file, file.sha256, file.verified, users))
     return tuple(use for use in uses if use.metrics)
-
-
-def _once(failures: Iterable[Failure]) -> tuple[Failure, ...]:
-    return tuple(dict.fromkeys(failures))

@@ -110,17 +110,16 @@ def read_inputs(case: Case) -> Inputs:
     """Hash a case's files. Raises ClipError("media", ...) for one that cannot be read."""
     roles = {"generated": case.generated, "reference": case.reference, "sound": case.sound}
     paths = dict.fromkeys(path for path in roles.values() if path is not None)
-    known = {}
+    digests = {}
     stamps = []
     for path in paths:
         try:
             stamps.append(_stamp(path))
         except OSError:
             stamps.append((path, 0, 0))  # what is wrong with it is said below
-        known[path] = file_digest(path)
-    return Inputs(
-        {role: None if path is None else known[path] for role, path in roles.items()}, tuple(stamps)
-    )
+        digests[path] = file_digest(path)
+    by_role = {role: None if path is None else digests[path] for role, path in roles.items()}
+    return Inputs(by_role, tuple(stamps))
 
 
 def file_digest(path: Path) -> str:

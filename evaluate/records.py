@@ -200,16 +200,21 @@ class Evaluation:
     notes: tuple[str, ...] = field(default=())
 
     @cached_property
-    def _metric_of_value(self) -> dict[str, str]:
-        return {value.name: metric.name for metric in self.metrics for value in metric.values}
+    def _metric_of_value(self) -> dict[str, MetricInfo]:
+        return {value.name: metric for metric in self.metrics for value in metric.values}
 
     @cached_property
     def _by_value(self) -> dict[tuple[str, str], dict[str, float]]:
-        found: dict[tuple[str, str], dict[str, float]] = {}
+        values: dict[tuple[str, str], dict[str, float]] = {}
         for score in self.scores:
             for name, value in score.values.items():
-                found.setdefault((score.method, name), {})[score.clip] = value
-        return found
+                values.setdefault((score.method, name), {})[score.clip] = value
+        return values
+
+    @cached_property
+    def _pooled(self) -> dict[tuple[str, str, Scope], Pooled]:
+        # The first record of a kind counts, hence the turned order.
+        return {(pool.method, pool.metric, pool.scope): pool for pool in reversed(self.pooled)}
 
     def clip_values(self, method: str, value: str) -> Mapping[str, float]:
         """Clip -> value, for the clips that have it."""
@@ -217,26 +222,23 @@ class Evaluation:
 
     def pooled_for(self, method: str, metric: str, scope: Scope) -> Pooled | None:
         """The pooled values of a method, None where no clip was scored."""
-        for one in self.pooled:
-            if (one.method, one.metric, one.scope) == (method, metric, scope):
-                return one
-        return None
+        return self._pooled.get((method, metric, scope))
 
     def coverage(self, method: str, value: str) -> Coverage:
         """How many clips a method was to have, and what became of them, for one value.
 
         A value that exists for a set only (`per_clip` False) counts the clips that went into it.
         """
-        given = sum(case.method == method for case in self.cases)
-        missing = sum(one.method == method and one.side != "generated" for one in self.unmatched)
+        generated = sum(case.method == method for case in self.cases)
+        missing = sum(file.method == method and file.side != "generated" for file in self.unmatched)
         metric = self._metric_of_value[value]
-        if next(one for one in self.metrics if one.name == metric).per_clip:
+        if metric.per_clip:
             scored = len(self.clip_values(method, value))
         else:
-            pooled = self.pooled_for(method, metric, "own")
+            pooled = self.pooled_for(method, metric.name, "own")
             scored = len(pooled.clips) if pooled else 0
-        return Coverage(given + missing, scored, given - scored, missing)
+        return Coverage(generated + missing, scored, generated - scored, missing)
 
     def unverified(self, metric: str) -> tuple[str, ...]:
         """Names of the weights of this metric whose files are not known to be the published ones."""
-        return tuple(one.name for one in self.weights if metric in one.metrics and not one.verified)
+        return tuple(file.name for file in self.weights if metric in file.metrics and not file.verified)

@@ -107,7 +107,6 @@ class Scorer:
         self._entries = entries
         self._cache = Cache(work.cache)
         self._metrics: dict[str, Metric | LoadError] = {}
-        self._backend: FaceBackend | None = None
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
 
     @cached_property
@@ -149,7 +148,7 @@ class Scorer:
 
     def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
         """A metric's values over the clips whose statistics these are. Raises what the metric raises."""
-        return self._metric(name).pool(_load_statistics(entry) for entry in entries)
+        return self._metric(name).pool(map(_load_statistics, entries))
 
     def _metric(self, name: str) -> Metric:
         """The metric, loaded once. Raises LoadError, each time the same."""
@@ -159,24 +158,23 @@ class Scorer:
                 self._metrics[name] = self._entries[name].make(tools, self._work.protocol)
             except Exception as error:  # not hidden: it is raised below and recorded for each clip
                 self._metrics[name] = LoadError(_describe(error))
-        found = self._metrics[name]
-        if isinstance(found, LoadError):
-            raise found
-        return found
+        metric = self._metrics[name]
+        if isinstance(metric, LoadError):
+            raise metric
+        return metric
 
-    def _load_backend(self) -> FaceBackend:
-        """The face tracker, loaded once. Raises ClipError("track", "no-weights")."""
-        if self._backend is None:
-            try:
-                self._backend = make_backend(self._work.protocol.tracker)
-            except WeightsError as error:
-                raise ClipError("track", "no-weights", str(error), transient=True) from error
-        return self._backend
+    @cached_property
+    def _backend(self) -> FaceBackend:
+        """The face tracker. Raises ClipError("track", "no-weights")."""
+        try:
+            return make_backend(self._work.protocol.tracker)
+        except WeightsError as error:
+            raise ClipError("track", "no-weights", str(error), transient=True) from error
 
     def _pair(self, case: Case) -> ClipPair:
         """Roles that one file has are one `Footage`, which is decoded once."""
         paths = (case.generated, case.sound, case.reference)
-        footage = {path: Footage(path, self._load_backend) for path in paths if path is not None}
+        footage = {path: Footage(path, lambda: self._backend) for path in paths if path is not None}
         reference = None if case.reference is None else footage[case.reference]
         return ClipPair(case.clip, footage[case.generated], reference, footage[case.sound])
 
@@ -201,11 +199,11 @@ class Scorer:
             key = self._key(name, inputs, metric.version, metric.settings(), weights)
             statistics, new = self._kept_or_new(key, inputs, lambda: metric.measure(pair))
             values = metric.score(statistics) if metric.per_clip else {}
-        except ClipError as error:
-            return _failed(case, name, error)
         except StorageError:
             raise
-        except Exception as error:  # not hidden: recorded as unexpected, with its place
+        except (
+            Exception
+        ) as error:  # not hidden: what is no ClipError is recorded as unexpected, with its place
             return _failed(case, name, error)
         finite = {key: float(value) for key, value in values.items() if isfinite(value)}
         failures = tuple(
@@ -236,27 +234,24 @@ class Scorer:
 
         Raises the ClipError that was kept, or is met now.
         """
-        kept = self._cache.load(key)
-        if isinstance(kept, ClipError):
-            raise kept
-        if kept is not None:
-            return kept, False
-        try:
-            statistics = measure()
-        except ClipError as error:
-            if not error.transient:
-                self._keep(key, error, inputs)
-            raise
-        self._keep(key, statistics, inputs)
-        return statistics, True
-
-    def _keep(self, key: Key, content: Statistics | ClipError, inputs: Inputs) -> None:
-        if not inputs.unchanged():
-            raise ClipError("media", "changed", "a file changed while it was read", transient=True)
-        try:
-            self._cache.save(key, content)
-        except OSError as error:
-            raise StorageError(f"{self._cache.folder} cannot be written: {error}") from error
+        content = self._cache.load(key)
+        new = content is None
+        if content is None:
+            try:
+                content = measure()
+            except ClipError as error:
+                if error.transient:
+                    raise
+                content = error
+            if not inputs.unchanged():
+                raise ClipError("media", "changed", "a file changed while it was read", transient=True)
+            try:
+                self._cache.save(key, content)
+            except OSError as error:
+                raise StorageError(f"{self._cache.folder} cannot be written: {error}") from error
+        if isinstance(content, ClipError):
+            raise content
+        return content, new
 
 
 def measure_format(pair: ClipPair) -> Statistics:

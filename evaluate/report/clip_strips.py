@@ -172,7 +172,9 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
 
 def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None, U8 | None, U8 | None]:
     """Whole frames, mouths, and a line through the mouth of every frame; each generated over reference."""
-    whole_at, mouth_at = set(_evenly(count, _strip_frames(pair))), set(_evenly(count, MOUTHS))
+    width, height = (pair.reference or pair.generated).size_px
+    strip_frames = round(STRIP_WIDTH_PX / min(FRAME_HEIGHT_PX * width / height, MOST_FRAME_WIDTH_PX))
+    whole_at, mouth_at = set(_evenly(count, strip_frames)), set(_evenly(count, MOUTHS))
     boxes = None if place is None or not place.present.any() else mouth_boxes(place)
     whole: list[list[U8]] = []
     mouths: list[list[U8]] = []
@@ -187,12 +189,6 @@ def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None,
             if t in mouth_at:
                 mouths.append(cut)
     return _stack(whole, SEAM_PX), _stack(mouths, SEAM_PX), _stack(lines, 0)
-
-
-def _strip_frames(pair: ClipPair) -> int:
-    """How many whole frames fill a strip."""
-    width, height = (pair.reference or pair.generated).size_px
-    return round(STRIP_WIDTH_PX / min(FRAME_HEIGHT_PX * width / height, MOST_FRAME_WIDTH_PX))
 
 
 def _evenly(count: int, number: int) -> list[int]:

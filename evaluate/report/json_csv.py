@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from syncdiff.evaluate.bootstrap import LEVEL, RESAMPLES, SEED, Interval
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import PublishedTable
-from syncdiff.evaluate.report.tables import ReportTables
+from syncdiff.evaluate.report.tables import MetricTable, ReportTables
 from syncdiff.pipeline.datasets.clip_ids import escape_path
 
 _TEXTS = ("method", "clip", "status", "generated", "reference", "sound")
@@ -35,40 +35,36 @@ def metrics_json(evaluation: Evaluation, results: ReportTables, published: Publi
         "protocol": evaluation.protocol,
         "settings": evaluation.settings,
         "versions": evaluation.versions,
-        "weights": [asdict(one) for one in evaluation.weights],
+        "weights": [asdict(file) for file in evaluation.weights],
         "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "unit": "clip"},
         "methods": evaluation.methods,
         "baseline": results.baseline,
-        "metrics": [asdict(one) for one in evaluation.metrics],
+        "metrics": [asdict(metric) for metric in evaluation.metrics],
         "results": [_block(block) for block in results.blocks],
         "differences": [
             {"method": d.method, "value": d.column.key, "verdict": d.verdict, **_interval(d.interval)}
             for d in results.differences
         ],
         "published": None if published is None else asdict(published),
-        "not_computed": [asdict(one) for one in evaluation.not_computed],
-        "failures": [asdict(one) for one in evaluation.failures],
-        "forms": [{**asdict(one), "frames": one.frames} for one in evaluation.mismatches if one.differs],
-        "unmatched": [asdict(one) for one in evaluation.unmatched],
-        "problems": [asdict(one) for one in evaluation.pooled if one.problem],
+        "not_computed": [asdict(metric) for metric in evaluation.not_computed],
+        "failures": [asdict(failure) for failure in evaluation.failures],
+        "forms": [{**asdict(m), "frames": m.frames} for m in evaluation.mismatches if m.differs],
+        "unmatched": [asdict(file) for file in evaluation.unmatched],
+        "problems": [asdict(pooled) for pooled in evaluation.pooled if pooled.problem],
         "notes": evaluation.notes,
     }
     text = json.dumps(_plain(content), indent=1, ensure_ascii=False, sort_keys=False, allow_nan=False)
     return (text + "\n").encode("utf-8")
 
 
-def _block(block: Any) -> dict[str, Any]:
-    values = {}
+def _block(block: MetricTable) -> dict[str, Any]:
+    values: dict[str, dict[str, Any]] = {}
     for column in block.columns:
-        values[column.key] = {
-            method: {
-                "shared": _interval(cell.shared),
-                "own": _interval(cell.own),
-                "coverage": asdict(cell.coverage),
-            }
-            for method in block.methods
-            for cell in [block.cells[method, column.key]]
-        }
+        values[column.key] = {}
+        for method in block.methods:
+            cell = block.cells[method, column.key]
+            intervals = {"shared": _interval(cell.shared), "own": _interval(cell.own)}
+            values[column.key][method] = intervals | {"coverage": asdict(cell.coverage)}
     return {
         "metrics": [metric.name for metric in block.metrics],
         "compared_methods": block.compared,
@@ -120,7 +116,7 @@ def clip_rows(evaluation: Evaluation, results: ReportTables) -> list[dict[str, A
 
     What a clip lacks has no entry. status: "generated", or "missing" where no video was made for it.
     """
-    mismatches = {(one.method, one.clip): one for one in evaluation.mismatches}
+    mismatches = {(m.method, m.clip): m for m in evaluation.mismatches}
     problems: dict[tuple[str, str], list[str]] = {}
     for f in evaluation.failures:
         sentence = f"{f.metric}: {f.stage}/{f.reason}: {f.detail}"
@@ -138,10 +134,11 @@ def clip_rows(evaluation: Evaluation, results: ReportTables) -> list[dict[str, A
             number = numbers[column.key, case.method].get(case.clip)
             row |= {} if number is None else {column.key: number}
         rows.append(row | {"problems": "; ".join(problems.get((case.method, case.clip), ()))})
-    for one in evaluation.unmatched:
-        if one.side != "generated" and one.method is not None:
-            missing = {"method": one.method, "clip": one.name, "status": "missing", "problems": one.reason}
-            rows.append(missing)
+    rows += [
+        {"method": file.method, "clip": file.name, "status": "missing", "problems": file.reason}
+        for file in evaluation.unmatched
+        if file.side != "generated" and file.method is not None
+    ]
     return sorted(rows, key=lambda row: (evaluation.methods.index(row["method"]), row["clip"]))
 
 
