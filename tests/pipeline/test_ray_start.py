@@ -1,0 +1,60 @@
+"""What runs that were killed leave behind is cleared away on the next start, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from syncdiff.pipeline.ray_start import sessions_folder
+from syncdiff.pipeline.records import RunError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where sessions will lie, in a temporary folder of the test's own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return sessions_folder()
+
+
+def ended_process() -> int:
+    """The id of a process that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_a_dead_drivers_session_and_helpers_go(folder: Path) -> None:
+    session = folder / f"session_2026-01-01_{ended_process()}"
+    session.mkdir()
+    (session / "log").touch()
+    code = "import sys, time; log = open(sys.argv[1]); print('open', flush=True); time.sleep(120)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(session / "log")], stdout=subprocess.PIPE, text=True
+    ) as helper:
+        assert helper.stdout is not None and helper.stdout.readline() == "open\n"
+        sessions_folder()
+        helper.wait(timeout=10)  # by itself it would go on for two minutes
+    assert not session.exists()
+
+
+def test_a_living_drivers_session_stays(folder: Path) -> None:
+    session = folder / f"session_2026-01-01_{os.getpid()}"
+    session.mkdir()
+    (folder / "notes").mkdir()
+    sessions_folder()
+    assert session.is_dir() and (folder / "notes").is_dir()
+
+
+def test_a_link_put_there_by_somebody_else_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"syncdiff-ray-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="belongs to somebody else"):
+        sessions_folder()
