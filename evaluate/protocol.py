@@ -54,8 +54,8 @@ class Protocol:
     shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at. lpips_size_px: side to
     which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face to which landmark
     distances are scaled. identity: "dlib", or the path of another face network (see
-    `syncdiff.evaluate.metrics.csim`). avhubert: the weights of AVS. aggregation: how a method's value is made
-    from its clips, where its metric does not say otherwise.
+    `syncdiff.evaluate.metrics.identity.csim`). avhubert: the weights of AVS. aggregation: how a method's
+    value is made from its clips, where its metric does not say otherwise.
     """
 
     name: str = ""

@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from syncdiff.evaluate.metrics.av_correlation import AvCorrelation
-from syncdiff.evaluate.metrics.avs import AvHubert, AvsPaired, AvsUnpaired
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.csim import DlibEmbedder, Identity, TorchScriptEmbedder
-from syncdiff.evaluate.metrics.fid import Fid, load_inception
-from syncdiff.evaluate.metrics.lmd import LandmarkDistance
-from syncdiff.evaluate.metrics.lpips import Lpips, load_lpips
-from syncdiff.evaluate.metrics.lse import LipSync
-from syncdiff.evaluate.metrics.lse_tracks import LipSyncTracks, load_detector
-from syncdiff.evaluate.metrics.psnr_ssim import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
-from syncdiff.evaluate.metrics.sharpness import Sharpness
-from syncdiff.evaluate.metrics.syncnet import SyncNet, load_original
-from syncdiff.evaluate.metrics.temporal_stability import Stability
+from syncdiff.evaluate.metrics.distribution.fid import Fid, load_inception
+from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, Identity, TorchScriptEmbedder
+from syncdiff.evaluate.metrics.image.lpips import Lpips, load_lpips
+from syncdiff.evaluate.metrics.image.psnr_ssim import (
+    Psnr,
+    PsnrFace,
+    PsnrMouth,
+    Ssim,
+    SsimFace,
+    SsimMouth,
+    TalkLip,
+)
+from syncdiff.evaluate.metrics.image.sharpness import Sharpness
+from syncdiff.evaluate.metrics.image.temporal_stability import Stability
+from syncdiff.evaluate.metrics.lips.lmd import LandmarkDistance
+from syncdiff.evaluate.metrics.sync.av_correlation import AvCorrelation
+from syncdiff.evaluate.metrics.sync.avs import AvHubert, AvsPaired, AvsUnpaired
+from syncdiff.evaluate.metrics.sync.lse import LipSync
+from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, load_detector
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, load_original
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import NotComputed
 from syncdiff.pipeline.config import ConfigError

@@ -28,8 +28,8 @@ import torch
 from stand_in_weights import syncnet
 from syncnet_python.SyncNetInstance import SyncNetInstance
 
-from syncdiff.evaluate.metrics.lse import sync_distances
-from syncdiff.evaluate.metrics.syncnet import SyncNet
+from syncdiff.evaluate.metrics.sync.lse import sync_distances
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 
 

@@ -13,7 +13,7 @@ import torch
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.syncnet import SyncNet
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError

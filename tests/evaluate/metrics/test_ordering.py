@@ -14,15 +14,23 @@ import pytest
 import torch
 
 from syncdiff.evaluate.clip_pair import ClipPair, Footage
-from syncdiff.evaluate.metrics.av_correlation import AvCorrelation
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.csim import DlibEmbedder, Identity
-from syncdiff.evaluate.metrics.fid import Fid, build_inception
-from syncdiff.evaluate.metrics.lmd import LandmarkDistance
-from syncdiff.evaluate.metrics.lpips import Lpips, build_lpips
-from syncdiff.evaluate.metrics.psnr_ssim import Psnr, PsnrFace, PsnrMouth, Ssim, SsimFace, SsimMouth, TalkLip
-from syncdiff.evaluate.metrics.sharpness import Sharpness
-from syncdiff.evaluate.metrics.temporal_stability import Stability
+from syncdiff.evaluate.metrics.distribution.fid import Fid, build_inception
+from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, Identity
+from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips
+from syncdiff.evaluate.metrics.image.psnr_ssim import (
+    Psnr,
+    PsnrFace,
+    PsnrMouth,
+    Ssim,
+    SsimFace,
+    SsimMouth,
+    TalkLip,
+)
+from syncdiff.evaluate.metrics.image.sharpness import Sharpness
+from syncdiff.evaluate.metrics.image.temporal_stability import Stability
+from syncdiff.evaluate.metrics.lips.lmd import LandmarkDistance
+from syncdiff.evaluate.metrics.sync.av_correlation import AvCorrelation
 from syncdiff.pipeline.faces.dlib import DlibBackend
 
 from . import degrade

@@ -23,7 +23,7 @@ import cv2
 import ffmpeg
 import numpy as np
 
-from syncdiff.evaluate.metrics.syncnet import IMAGE_SIZE_PX
+from syncdiff.evaluate.metrics.sync.syncnet import IMAGE_SIZE_PX
 from syncdiff.pipeline.media.ffmpeg import FfmpegProcess, command_line
 from syncdiff.pipeline.media.probe import MAX_PIXELS, MediaInfo, media_input, probe
 from syncdiff.pipeline.media.read import decode_sound

@@ -9,20 +9,20 @@ import pytest
 import torch
 from syncnet_python.SyncNetInstance import calc_pdist
 
-from syncdiff.evaluate.metrics.lse import (
+from syncdiff.evaluate.metrics.sync.lse import (
     count_windows,
     embed_frames,
     embed_sound,
     mean_distances,
     sync_distances,
 )
-from syncdiff.evaluate.metrics.lse_media import jpeg_frames, protocol_sound
-from syncdiff.evaluate.metrics.syncnet import EMBEDDING_SIZE, SyncNet, load_original
+from syncdiff.evaluate.metrics.sync.lse_media import jpeg_frames, protocol_sound
+from syncdiff.evaluate.metrics.sync.syncnet import EMBEDDING_SIZE, SyncNet, load_original
 from syncdiff.pipeline.features.filterbanks import mfcc
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import picture, tone
+from ...conftest import picture, tone
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from syncdiff.evaluate.clip_pair import Footage
-from syncdiff.evaluate.metrics.csim import (
+from syncdiff.evaluate.metrics.identity.csim import (
     ARCFACE_POINTS_PX,
     DlibEmbedder,
     Identity,
@@ -18,7 +18,7 @@ from syncdiff.evaluate.metrics.csim import (
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import MovingFootage, StillPair, pair_of, values_of
+from ...conftest import MovingFootage, StillPair, pair_of, values_of
 
 
 def test_embedding_is_dlibs_own(realdata: Path):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
-from syncdiff.evaluate.metrics.avs import AvHubert, AvsPaired, AvsUnpaired, cosines
 from syncdiff.evaluate.metrics.base import Metric
+from syncdiff.evaluate.metrics.sync.avs import AvHubert, AvsPaired, AvsUnpaired, cosines
 from syncdiff.pipeline.avhubert.extractor import load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.faces.align import mouth_rois
 from syncdiff.pipeline.features.extractor import ExtractorInput
 from syncdiff.pipeline.records import CheckpointError, ClipError
 
-from ..conftest import MovingFootage, pair_of
+from ...conftest import MovingFootage, pair_of
 
 
 @pytest.fixture(scope="module")

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
-from syncdiff.evaluate.metrics.lse_media import jpeg_frames, protocol_sound
-from syncdiff.evaluate.metrics.syncnet import WINDOW_FRAMES, SyncNet
+from syncdiff.evaluate.metrics.sync.lse_media import jpeg_frames, protocol_sound
+from syncdiff.evaluate.metrics.sync.syncnet import WINDOW_FRAMES, SyncNet
 from syncdiff.pipeline.features.filterbanks import mfcc
 from syncdiff.pipeline.media.probe import MediaInfo
 from syncdiff.pipeline.records import FPS, I16, SAMPLES_PER_FRAME, U8, ClipError

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from syncdiff.evaluate.clip_pair import Faces
-from syncdiff.evaluate.metrics.av_correlation import AvCorrelation, longest_run
+from syncdiff.evaluate.metrics.sync.av_correlation import AvCorrelation, longest_run
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import MovingFootage, pair_of
+from ...conftest import MovingFootage, pair_of
 
 
 def talking(frames: int, shift: int = 0) -> MovingFootage:

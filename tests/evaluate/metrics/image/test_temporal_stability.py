@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from syncdiff.evaluate.metrics.temporal_stability import Stability
+from syncdiff.evaluate.metrics.image.temporal_stability import Stability
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import MovingFootage, pair_of, values_of
+from ...conftest import MovingFootage, pair_of, values_of
 
 
 def test_stability_closed_form():

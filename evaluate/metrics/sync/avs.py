@@ -22,8 +22,8 @@ import torch
 from numpy.typing import NDArray
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
-from syncdiff.evaluate.metrics.av_correlation import longest_run
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
+from syncdiff.evaluate.metrics.sync.av_correlation import longest_run
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, prepare_for_inference
 from syncdiff.pipeline.avhubert.inputs import extract, prepare_audio, prepare_video
 from syncdiff.pipeline.avhubert.load import load_encoder

@@ -16,15 +16,15 @@ from syncnet_python.detectors.s3fd.nets import S3FDNet
 from syncnet_python.syncnet_pipeline import PipelineConfig
 
 from syncdiff.evaluate.clip_pair import ClipPair, Footage
-from syncdiff.evaluate.metrics.lse_tracks import LipSyncTracks, follow_faces, load_detector, score_tracks
 from syncdiff.evaluate.metrics.registry import METRICS, Tools
-from syncdiff.evaluate.metrics.syncnet import SyncNet
+from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, follow_faces, load_detector, score_tracks
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import picture, tone
+from ...conftest import picture, tone
 
 ONE_FACE = np.array([[40.0, 40.0, 180.0, 180.0, 0.99]])
 

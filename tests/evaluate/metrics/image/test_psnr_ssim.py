@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from syncdiff.evaluate.metrics.psnr_ssim import (
+from syncdiff.evaluate.metrics.image.psnr_ssim import (
     MAX_PSNR_DB,
     Psnr,
     PsnrFace,
@@ -22,7 +22,7 @@ from syncdiff.evaluate.metrics.psnr_ssim import (
 )
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import StillPair
+from ...conftest import StillPair
 
 
 def picture(height: int, width: int, seed: int, blur: float = 1.5) -> np.ndarray:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pytorch_fid import fid_score, inception
 from torch import nn
 
-from syncdiff.evaluate.metrics.fid import (
+from syncdiff.evaluate.metrics.distribution.fid import (
     FEATURES,
     Fid,
     Moments,
@@ -28,7 +28,7 @@ from syncdiff.evaluate.metrics.fid import (
 )
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import StillPair
+from ...conftest import StillPair
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from syncdiff.evaluate.clip_pair import Faces
-from syncdiff.evaluate.metrics.lmd import LandmarkDistance
+from syncdiff.evaluate.metrics.lips.lmd import LandmarkDistance
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import MovingFootage, pair_of, values_of
+from ...conftest import MovingFootage, pair_of, values_of
 
 
 def shifted(faces: Faces, by_px: tuple[float, float]) -> Faces:

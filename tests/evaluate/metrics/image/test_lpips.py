@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from syncdiff.evaluate.metrics.lpips import Lpips, build_lpips, load_lpips, lpips_distances
+from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips, load_lpips, lpips_distances
 from syncdiff.pipeline.records import U8, ClipError
 
-from ..conftest import StillPair
+from ...conftest import StillPair
 
 
 @pytest.fixture(scope="module")

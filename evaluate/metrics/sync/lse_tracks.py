@@ -38,9 +38,9 @@ from syncnet_python.detectors.s3fd.nets import S3FDNet
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics
-from syncdiff.evaluate.metrics.lse import LSE_VALUES, SyncDistances, distances_between
-from syncdiff.evaluate.metrics.lse_media import decode_jpegs
-from syncdiff.evaluate.metrics.syncnet import IMAGE_SIZE_PX, SyncNet
+from syncdiff.evaluate.metrics.sync.lse import LSE_VALUES, SyncDistances, distances_between
+from syncdiff.evaluate.metrics.sync.lse_media import decode_jpegs
+from syncdiff.evaluate.metrics.sync.syncnet import IMAGE_SIZE_PX, SyncNet
 from syncdiff.pipeline.media.ffmpeg import FfmpegProcess, command_line, error_lines
 from syncdiff.pipeline.media.probe import MAX_DURATION_S, MAX_PIXELS, media_input
 from syncdiff.pipeline.records import FPS, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, U8, ClipError

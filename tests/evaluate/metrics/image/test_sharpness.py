@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from syncdiff.evaluate.metrics.sharpness import Sharpness, cpbd, edge_widths, measure_face
+from syncdiff.evaluate.metrics.image.sharpness import Sharpness, cpbd, edge_widths, measure_face
 from syncdiff.pipeline.records import ClipError
 
-from ..conftest import StillPair
+from ...conftest import StillPair
 
 
 def ramps(width: int) -> np.ndarray:
