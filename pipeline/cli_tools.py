@@ -76,7 +76,7 @@ def export_wav2lip_command(data: Data, target: Target, split: Split = None) -> N
 
     Example: `syncdiff-prep export wav2lip data/lrs2 wav2lip/lrs2_preprocessed`
     """
-    from syncdiff.pipeline.store.export import export_wav2lip
+    from syncdiff.pipeline.export.plain import export_wav2lip
 
     done = export_wav2lip(open_dataset(data, split), target)
     out.print(
@@ -92,7 +92,7 @@ def export_webdataset_command(
 
     Example: `syncdiff-prep export webdataset data/lrs2 tars --features logfbank`
     """
-    from syncdiff.pipeline.store.export import export_webdataset
+    from syncdiff.pipeline.export.plain import export_webdataset
 
     done = export_webdataset(open_dataset(data, split), target, features or [])
     out.print(f"{done.written} clips written, {done.kept} there already")
@@ -106,7 +106,7 @@ def export_frames_command(
 
     Example: `syncdiff-prep export frames data/lrs2 plain --split val --features mel`
     """
-    from syncdiff.pipeline.store.export import export_frames
+    from syncdiff.pipeline.export.plain import export_frames
 
     done = export_frames(open_dataset(data, split), target, features or [])
     out.print(f"{done.written} clips written, {done.kept} there already")

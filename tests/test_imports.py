@@ -20,7 +20,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("pipeline", "model", "evaluate", "configs")
 RAY_MODULES = {"pipeline.ray_start", "pipeline.ray_pool", "pipeline.run_ray", "evaluate.run_ray"}
-STAGES = ("media", "faces", "features", "avhubert", "datasets", "store")
+STAGES = ("media", "faces", "features", "avhubert", "datasets", "store", "export")
 MOST_MODULES = 16  # in a folder; `__init__.py` is not counted
 
 
