@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import subprocess
@@ -13,6 +14,9 @@ from types import ModuleType
 import pytest
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before anything imports Ray: see ray_start
+# Before anything imports PyTorch: tests run side by side, one process a core, and threads that wait for one
+# another on cores that are taken are many times slower than a single one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,16 +73,32 @@ def prep() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture(scope="session")
-def sample_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample data set in LRS2 layout."""
-    folder = tmp_path_factory.mktemp("sample") / "raw"
-    run_prep("sample", folder)
-    return folder
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test run, the same for all processes of pytest-xdist."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def sample_raw(shared_folder: Path) -> Path:
+    """The sample data set in LRS2 layout. Tests must not change it."""
+    return _made_once(shared_folder / "sample" / "raw", lambda folder: run_prep("sample", folder))
 
 
 @pytest.fixture(scope="session")
 def prepared_sample(sample_raw: Path) -> Path:
     """The sample data set, prepared. Tests must not change it."""
     store = sample_raw.parent / "store"
-    run_prep("lrs2", sample_raw, "--out", store)
-    return store
+    return _made_once(store, lambda folder: run_prep("lrs2", sample_raw, "--out", folder))
+
+
+def _made_once(folder: Path, make: Callable[[Path], object]) -> Path:
+    """The folder, made by the first test process that asks for it; the others wait for it."""
+    folder.parent.mkdir(exist_ok=True)
+    whole = folder.with_name(f"{folder.name}.whole")
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not whole.exists():
+            make(folder)
+            whole.touch()
+    return folder

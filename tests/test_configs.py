@@ -21,8 +21,13 @@ from syncdiff.evaluate.cli import evaluate
 from syncdiff.model.cli import run_generate, run_train
 from syncdiff.model.config import load_config
 from syncdiff.pipeline import weights
+from syncdiff.pipeline.avhubert.extractor import load_avhubert
+from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.cli import app as prep_app
+from syncdiff.pipeline.features.add_to_store import extract_shard, unfinished_shards
 from syncdiff.pipeline.file_hash import sha256_file
+from syncdiff.pipeline.store.manifest import write_manifest
+from syncdiff.pipeline.store.paths import StorePaths
 
 CONFIGS = sorted(Path(str(files("syncdiff.configs"))).glob("*.yaml"))
 COMMAND = re.compile(r"^# {2,}(syncdiff-.*?)(?:\s{2,}#.*)?$", re.MULTILINE)  # without the remark after it
@@ -61,12 +66,7 @@ def call(line: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def place(
-    tmp_path_factory: pytest.TempPathFactory,
-    prepared_sample: Path,
-    sample_raw: Path,
-    prep: Callable[..., Any],
-) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, prepared_sample: Path, sample_raw: Path) -> Path:
     """A folder in which the paths of the commands lead somewhere."""
     here = tmp_path_factory.mktemp("configs")
     clips = sorted((sample_raw / "mvlrs_v1" / "main").rglob("0000[12].mp4"))
@@ -84,9 +84,11 @@ def place(
     (here / "raw/lrs2").symlink_to(sample_raw)
     (here / "mine.yaml").write_text("jpeg_quality: 90\n")
 
-    shutil.copytree(prepared_sample, here / "data/lrs2")
-    prep("weights", "untrained", here / "encoder.safetensors")
-    prep("features", "avhubert", here / "data/lrs2", "--checkpoint", here / "encoder.safetensors")
+    data = shutil.copytree(prepared_sample, here / "data/lrs2")
+    extractor = load_avhubert(make_tiny_checkpoint(here / "encoder.safetensors"))
+    for shard in unfinished_shards(data, extractor):
+        extract_shard(data, shard, extractor)
+    write_manifest(StorePaths(data))
     for name in ("sample", "hdtf"):
         (here / "data" / name).symlink_to("lrs2")
     return here

@@ -21,6 +21,7 @@ import yaml
 from syncdiff.model import checkpoint as ckpt
 from syncdiff.model import train as train_module
 from syncdiff.model import training_run as run_module
+from syncdiff.model.cli import run_train
 from syncdiff.model.config import TrainConfig
 from syncdiff.model.data import loader
 from syncdiff.model.space import prepare
@@ -199,7 +200,7 @@ def write_config(config: TrainConfig, path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_same_command_goes_on(
-    number: int, store: Path, tiny: Tiny, tmp_path: Path
+    number: int, store: Path, tiny: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_config(tiny(optim={"steps": 100_000}), tmp_path / "c.yaml")
     out = tmp_path / "run"
@@ -217,11 +218,8 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert "the same command goes on from there" in rest
     saved = ckpt.newest(out / "checkpoints")
     assert saved is not None
-    done = subprocess.run(
-        command(store, out, "--steps", str(ckpt.read_state(saved)["step"] + 1)),
-        capture_output=True, text=True, env=environment, check=True,
-    )  # fmt: skip
-    assert f"going on from {saved}" in done.stderr.replace("\n", "")
+    run_train(tmp_path / "c.yaml", str(store), str(out), steps=ckpt.read_state(saved)["step"] + 1)
+    assert f"going on from {saved}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_another_configuration_is_refused(trained: Path, store: Path, tiny: Tiny) -> None:
