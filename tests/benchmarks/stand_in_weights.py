@@ -14,7 +14,6 @@ import argparse
 import runpy
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
@@ -43,11 +42,16 @@ def syncnet() -> torch.nn.Module:
 
 
 def inception_network() -> torch.nn.Module:
-    with (
-        mock.patch.object(inception, "load_state_dict_from_url", lambda *args, **kwargs: {}),
-        mock.patch.object(torch.nn.Module, "load_state_dict", lambda self, weights: None),
-    ):
-        network = inception.fid_inception_v3()
+    """As pytorch_fid.inception.fid_inception_v3 makes it, which would also fetch the published weights."""
+    network = torchvision.models.inception_v3(
+        weights=None, num_classes=1008, aux_logits=False, init_weights=False
+    )
+    for name, channels, pool_features in (("5b", 192, 32), ("5c", 256, 64), ("5d", 288, 64)):
+        setattr(network, f"Mixed_{name}", inception.FIDInceptionA(channels, pool_features))
+    for name, channels_7x7 in (("6b", 128), ("6c", 160), ("6d", 160), ("6e", 192)):
+        setattr(network, f"Mixed_{name}", inception.FIDInceptionC(768, channels_7x7))
+    network.Mixed_7b = inception.FIDInceptionE_1(1280)
+    network.Mixed_7c = inception.FIDInceptionE_2(2048)
     return filled(network)
 
 
