@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class LayoutError(Exception):
     """The folder cannot be read as the layout asked for; the message says why and what would work."""
 
 
-class FoundFile(NamedTuple):
+class SplitVideo(NamedTuple):
     """A video: its split, its path in the split's folder, and its path from the root."""
 
     split: str
@@ -25,7 +25,7 @@ class FoundFile(NamedTuple):
     speaker: str | None
 
 
-class FoundProblem(NamedTuple):
+class SplitProblem(NamedTuple):
     """What cannot be a clip: its split, its path in the split's folder, and what is wrong with it."""
 
     split: str
@@ -34,7 +34,7 @@ class FoundProblem(NamedTuple):
 
 
 @dataclass
-class Found:
+class LayoutScan:
     """What a reader gathers at `root`, for the splits in `wanted` (None: all).
 
     splits: those that this copy has. Paths of problems are counted from the root.
@@ -43,8 +43,8 @@ class Found:
     root: Path
     wanted: Collection[str] | None = None
     splits: set[str] = field(default_factory=set)
-    files: list[FoundFile] = field(default_factory=list)
-    problems: list[FoundProblem] = field(default_factory=list)
+    files: list[SplitVideo] = field(default_factory=list)
+    problems: list[SplitProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def wants(self, split: str) -> bool:
@@ -55,15 +55,15 @@ class Found:
     def walk(self, folder: str, split: str) -> tuple[str, ...]:
         """Videos under a folder of the root, relative to that folder; takes down its problems and notes."""
         walk = find_videos(self.root / folder)
-        for found in walk.problems:
-            problem = Problem(join(folder, found.relative), found.reason, found.detail)
-            self.problems.append(FoundProblem(split, found.relative, problem))
+        for problem in walk.problems:
+            from_root = replace(problem, relative=join(folder, problem.relative))
+            self.problems.append(SplitProblem(split, problem.relative, from_root))
         self.notes += [f"{folder}: {note}" if folder else note for note in walk.notes]
         return walk.videos
 
     def add(self, split: str, folder: str, videos: Collection[str]) -> None:
         """Takes down videos of a folder whose first sub-folders are speakers."""
-        self.files += [FoundFile(split, name, join(folder, name), first_folder(name)) for name in videos]
+        self.files += [SplitVideo(split, name, join(folder, name), first_folder(name)) for name in videos]
 
 
 def join(*parts: str) -> str:

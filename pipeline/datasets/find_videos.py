@@ -80,24 +80,19 @@ class _Walker:
             relative = pending.pop()
             path = f"{self.folder}/{relative}" if relative else self.folder
             try:
-                with os.scandir(path) as scan:
-                    if not self._first_visit(path, relative):
+                with os.scandir(path) as entries:
+                    status = Path(path).stat()
+                    if (status.st_dev, status.st_ino) in self._seen:
+                        what = "a link to a folder that is listed already"
+                        self.repeated.append(f"left out {relative}: {what}")
                         continue
+                    self._seen.add((status.st_dev, status.st_ino))
                     prefix = f"{relative}/" if relative else ""
-                    for entry in scan:
+                    for entry in entries:
                         if self._take(entry, prefix + entry.name):
                             pending.append(prefix + entry.name)
             except OSError as error:
                 self._problem(relative or ".", "unreadable-folder", error.strerror or str(error))
-
-    def _first_visit(self, path: str, relative: str) -> bool:
-        status = Path(path).stat()
-        key = (status.st_dev, status.st_ino)
-        if key in self._seen:
-            self.repeated.append(f"left out {relative}: a link to a folder that is listed already")
-            return False
-        self._seen.add(key)
-        return True
 
     def _take(self, entry: os.DirEntry[str], relative: str) -> bool:
         """Files one entry where it belongs; True when it is a folder to enter."""

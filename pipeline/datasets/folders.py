@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from posixpath import basename, splitext
 
-from syncdiff.pipeline.datasets.base import Found, FoundFile, FoundProblem, join, only_folder, sub_folders
+from syncdiff.pipeline.datasets.base import (
+    LayoutScan,
+    SplitProblem,
+    SplitVideo,
+    join,
+    only_folder,
+    sub_folders,
+)
 
 _SPLITS = {
     **{name: name for name in ("train", "val", "test")},
@@ -19,21 +26,21 @@ _SPLITS = {
 }
 
 
-def read_grid(found: Found) -> None:
+def read_grid(scan: LayoutScan) -> None:
     """`s<k>/video/<code>.mpg`, `s<k>/<code>.mpg` and the like; videos elsewhere are left out and counted."""
-    _read_tree(found, grid_speaker, lambda path: grid_speaker(path) is not None)
+    _read_tree(scan, grid_speaker, lambda path: grid_speaker(path) is not None)
 
 
-def read_hdtf(found: Found) -> None:
+def read_hdtf(scan: LayoutScan) -> None:
     """Videos anywhere; a note says when none is named as in HDTF."""
-    _read_tree(found, _hdtf_speaker)
-    if found.files and not any(is_hdtf_name(file.name) for file in found.files):
-        found.notes.append("no file is named as in HDTF (RD_..., WDA_..., WRA_...)")
+    _read_tree(scan, _hdtf_speaker)
+    if scan.files and not any(is_hdtf_name(file.name) for file in scan.files):
+        scan.notes.append("no file is named as in HDTF (RD_..., WDA_..., WRA_...)")
 
 
-def read_folder(found: Found) -> None:
+def read_folder(scan: LayoutScan) -> None:
     """Videos anywhere; the folder that holds one is taken for its speaker."""
-    _read_tree(found, lambda path: basename(path.rpartition("/")[0]) or None)
+    _read_tree(scan, lambda path: basename(path.rpartition("/")[0]) or None)
 
 
 def grid_speaker(path: str) -> str | None:
@@ -60,22 +67,22 @@ def _hdtf_speaker(path: str) -> str:
 
 
 def _read_tree(
-    found: Found, speaker: Callable[[str], str | None], belongs: Callable[[str], bool] = lambda path: True
+    scan: LayoutScan, speaker: Callable[[str], str | None], belongs: Callable[[str], bool] = lambda path: True
 ) -> None:
-    folders = _split_folders(found.root)
-    probe = Found(found.root)
+    folders = _split_folders(scan.root)
+    probe = LayoutScan(scan.root)
     videos = probe.walk("", "train")
     for path in filter(belongs, videos):
         split, name = _place(path, folders)
-        if found.wants(split):
-            found.files.append(FoundFile(split, name, path, speaker(name)))
+        if scan.wants(split):
+            scan.files.append(SplitVideo(split, name, path, speaker(name)))
     for _, path, problem in probe.problems:
         split, name = _place(path, folders)
-        if belongs(path) and found.wants(split):
-            found.problems.append(FoundProblem(split, name, problem))
-    found.notes += probe.notes
-    if found.wanted is None and found.files and (left := len(videos) - len(found.files)):
-        found.notes.append(f"{left:,} videos lie outside the folders of this layout and are left out")
+        if belongs(path) and scan.wants(split):
+            scan.problems.append(SplitProblem(split, name, problem))
+    scan.notes += probe.notes
+    if scan.wanted is None and scan.files and (left := len(videos) - len(scan.files)):
+        scan.notes.append(f"{left:,} videos lie outside the folders of this layout and are left out")
 
 
 def _split_folders(root: Path) -> dict[str, str]:

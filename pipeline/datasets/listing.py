@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from posixpath import splitext
 
-from syncdiff.pipeline.datasets.base import Found, LayoutError, sub_folders
+from syncdiff.pipeline.datasets.base import LayoutError, LayoutScan, sub_folders
 from syncdiff.pipeline.datasets.clip_ids import escape_path, unescape_path, unique_ids
 from syncdiff.pipeline.datasets.find_videos import find_videos
 from syncdiff.pipeline.datasets.folders import (
@@ -47,10 +47,6 @@ class Listing:
     rejects: tuple[Reject, ...]
     notes: tuple[str, ...] = ()
 
-    def first(self, count: int) -> Listing:
-        """The first `count` clips by id, all rejects left aside."""
-        return replace(self, clips=self.clips[:count], rejects=())
-
 
 def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None = None) -> Listing:
     """The clips of the data set at `root`; `splits` limits them to some of its splits.
@@ -65,23 +61,30 @@ def read_layout(layout: str, root: str | Path, *, splits: Collection[str] | None
     root = Path(root)
     if layout not in LAYOUTS:
         raise LayoutError(f"no layout {layout!r}; there are {', '.join(LAYOUTS)}")
-    _check_folder(root)
-    known = _known_layout(root)
-    found = Found(root, None if splits is None else frozenset(splits))
-    if layout != "hdtf" or known is None:  # HDTF has no folders to be known by, so the others' rule it out
-        _READERS[layout](found)
-    if not found.splits:
+    if root.is_file():
+        raise LayoutError(f"{root} is a file; give the folder that holds the data set")
+    if not root.is_dir():
+        raise LayoutError(f"{root}: no such folder")
+    try:
+        next(root.iterdir(), None)
+    except OSError as error:
+        raise LayoutError(f"{root} cannot be read: {error.strerror}") from error
+    likeness = _known_layout(root)
+    scan = LayoutScan(root, None if splits is None else frozenset(splits))
+    if layout != "hdtf" or likeness is None:  # HDTF has no folders to be known by, so the others' rule it out
+        _READERS[layout](scan)
+    if not scan.splits:
         raise LayoutError(_mismatch(layout, root))
-    if absent := sorted(set(splits or ()) - found.splits):
-        has = ", ".join(sorted(found.splits))
+    if absent := sorted(set(splits or ()) - scan.splits):
+        has = ", ".join(sorted(scan.splits))
         raise LayoutError(f"{root}: this copy of {layout} has no split {', '.join(absent)}; it has {has}")
-    if not found.files and not found.problems:
-        raise LayoutError(f"{root}: no videos in {', '.join(sorted(splits or found.splits))}")
-    if layout == "folder" and known:
-        found.notes.append(
-            f"this looks like {known}: `syncdiff-prep {known}` would also read its splits and texts"
+    if not scan.files and not scan.problems:
+        raise LayoutError(f"{root}: no videos in {', '.join(sorted(splits or scan.splits))}")
+    if layout == "folder" and likeness:
+        scan.notes.append(
+            f"this looks like {likeness}: `syncdiff-prep {likeness}` would also read its splits and texts"
         )
-    return _listing(layout, found)
+    return _listing(layout, scan)
 
 
 def source_path(root: Path, source: str) -> Path:
@@ -91,8 +94,8 @@ def source_path(root: Path, source: str) -> Path:
 
 def resembles(root: Path) -> str | None:
     """The layout that a folder looks like by the names in it; None when it holds no video."""
-    if known := _known_layout(root):
-        return known
+    if likeness := _known_layout(root):
+        return likeness
     videos = find_videos(root).videos
     if any(map(is_hdtf_name, videos)):
         return "hdtf"
@@ -108,10 +111,10 @@ def _known_layout(root: Path) -> str | None:
     return next((layout for layout, looks_like in looks.items() if looks_like(root)), None)
 
 
-def _listing(layout: str, found: Found) -> Listing:
-    root = str(found.root).rstrip("/")
-    everything = [(file.split, file.name, file.relative) for file in found.files]
-    everything += [(split, name, problem.relative) for split, name, problem in found.problems]
+def _listing(layout: str, scan: LayoutScan) -> Listing:
+    root = str(scan.root).rstrip("/")
+    everything = [(file.split, file.name, file.relative) for file in scan.files]
+    everything += [(split, name, problem.relative) for split, name, problem in scan.problems]
     ids = unique_ids(
         [f"{layout}/{split}" for split, _, _ in everything],
         [name for _, name, _ in everything],
@@ -125,7 +128,7 @@ def _listing(layout: str, found: Found) -> Listing:
             split=file.split,
             speaker_id=None if file.speaker is None else escape_path(file.speaker),
         )
-        for clip_id, file in zip(ids, found.files)  # noqa: B905 - the ids of the problems follow
+        for clip_id, file in zip(ids, scan.files)  # noqa: B905 - the ids of the problems follow
     ]
     rejects = [
         Reject(
@@ -136,12 +139,12 @@ def _listing(layout: str, found: Found) -> Listing:
             reason=problem.reason,
             detail=escape_path(problem.detail),
         )
-        for clip_id, (split, _, problem) in zip(ids[len(clips) :], found.problems, strict=True)
+        for clip_id, (split, _, problem) in zip(ids[len(clips) :], scan.problems, strict=True)
     ]
     clips.sort(key=lambda clip: clip.id)
     rejects.sort(key=lambda reject: (reject.clip_id, reject.source, reject.reason, reject.detail))
-    notes = tuple(escape_path(note) for note in dict.fromkeys(found.notes))
-    return Listing(layout, found.root, tuple(clips), tuple(rejects), notes)
+    notes = tuple(escape_path(note) for note in dict.fromkeys(scan.notes))
+    return Listing(layout, scan.root, tuple(clips), tuple(rejects), notes)
 
 
 def _mismatch(layout: str, root: Path) -> str:
@@ -150,18 +153,14 @@ def _mismatch(layout: str, root: Path) -> str:
         f"Looked for: {_LOOKED_FOR[layout]}.",
         f"Found: {_contents(root)}.",
     ]
-    above = root.absolute().parent
-    if _is_part(root.absolute().name) and _known_layout(above) == layout:
+    name, above = root.absolute().name, root.absolute().parent
+    inside = name.lower() in ("main", "pretrain", "trainval", "test", "dev", "mp4")
+    inside = inside or grid_speaker(f"{name}/") is not None  # the folder is likely a part of a data set
+    if inside and _known_layout(above) == layout:
         lines.append(f"The folder above it does; try: syncdiff-prep {layout} {above}")
     elif (likeness := resembles(root)) not in (None, layout):
         lines.append(f"It looks like {likeness}; try: syncdiff-prep {likeness} {root}")
     return "\n".join(lines)
-
-
-def _is_part(name: str) -> bool:
-    """Whether a folder of this name is likely to be the inside of a data set."""
-    parts = ("main", "pretrain", "trainval", "test", "dev", "mp4")
-    return name.lower() in parts or grid_speaker(f"{name}/") is not None
 
 
 def _contents(root: Path) -> str:
@@ -170,8 +169,7 @@ def _contents(root: Path) -> str:
     names = [f"{escape_path(name)}/" for name in folders[:6]]
     if len(folders) > len(names):
         names.append(f"{len(folders) - len(names):,} more folders")
-    known = set(folders)
-    files = [entry.name for entry in root.iterdir() if entry.name not in known]
+    files = sorted({entry.name for entry in root.iterdir()}.difference(folders))
     suffixes = Counter(splitext(name)[1].lower() or "no suffix" for name in files)
     names += [f"{count:,} files ({escape_path(suffix)})" for suffix, count in suffixes.most_common(6)]
     archives = (".zip", ".tar", ".gz", ".tgz", ".rar", ".7z")
@@ -180,18 +178,7 @@ def _contents(root: Path) -> str:
     return ", ".join(names) or "an empty folder"
 
 
-def _check_folder(root: Path) -> None:
-    if root.is_file():
-        raise LayoutError(f"{root} is a file; give the folder that holds the data set")
-    if not root.is_dir():
-        raise LayoutError(f"{root}: no such folder")
-    try:
-        next(root.iterdir(), None)
-    except OSError as error:
-        raise LayoutError(f"{root} cannot be read: {error.strerror}") from error
-
-
-_READERS: dict[str, Callable[[Found], None]] = {
+_READERS: dict[str, Callable[[LayoutScan], None]] = {
     "lrs2": read_lrs2,
     "lrs3": read_lrs3,
     "voxceleb2": read_voxceleb2,

@@ -23,7 +23,7 @@ _GRID_GRAMMAR = (
     | {"5": "five", "6": "six", "7": "seven", "8": "eight", "9": "nine"},
     {"a": "again", "n": "now", "p": "please", "s": "soon"},
 )
-_LARGEST_TEXT_BYTES = 1 << 20
+_LARGEST_TEXT_BYTES = 1 << 20  # an hour of speech has about 60 kB
 
 
 def with_text(layout: str, root: Path, clip: Clip) -> Clip:
@@ -77,15 +77,17 @@ def grid_sentence(code: str) -> str | None:
 
 
 def _words(rows: Iterator[tuple[str, str, str] | None], scale: float = 1.0) -> tuple[Word, ...] | None:
+    """Words of rows (start, end, word); None where there are none or one makes no sense (None itself)."""
     words = []
     for row in rows:
         try:
-            start_s, end_s = (float(row[0]) * scale, float(row[1]) * scale) if row else (math.nan, math.nan)
+            start, end, word = row or ("nan", "nan", "")
+            start_s, end_s = float(start) * scale, float(end) * scale
         except ValueError:
             return None
-        if row is None or not 0 <= start_s <= end_s < math.inf:
+        if not 0 <= start_s <= end_s < math.inf:
             return None
-        words.append(Word(row[2], start_s, end_s))
+        words.append(Word(word, start_s, end_s))
     return tuple(words) or None
 
 
