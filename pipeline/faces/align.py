@@ -6,7 +6,6 @@ Points and pixels follow OpenCV: the centre of the first pixel is (0, 0).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import cv2
@@ -23,12 +22,8 @@ from syncdiff.pipeline.records import F32, U8, Bool, ClipError, check_array
 # 256x256 pixels has them: `20words_mean_face.npy`, used by av_hubert/avhubert/preparation/align_mouth.py.
 STABLE_POINTS = (33, 36, 39, 42, 45)
 MEAN_FACE_PX = (
-    (128.870, 137.303),
-    (92.522, 94.369),
-    (112.772, 94.944),
-    (145.525, 94.535),
-    (166.677, 93.566),
-)
+    (128.870, 137.303), (92.522, 94.369), (112.772, 94.944), (145.525, 94.535), (166.677, 93.566)
+)  # fmt: skip
 
 # The face crop is the square of that mean face around (129, 136) with sides of 208: the base of the nose
 # comes to its middle, the eye centres lie 0.26 of a side apart at 0.30 of its height, the chin of a closed
@@ -120,13 +115,6 @@ def to_crop(points: NDArray[np.floating], matrix: F32) -> F32:
     return np.asarray(moved, np.float32)
 
 
-def to_source(points: NDArray[np.floating], matrix: F32) -> F32:
-    """Points [...,P,2] in crop pixels back to source pixels: the inverse of `to_crop`."""
-    exact = matrix.astype(np.float64)
-    moved = (points - exact[..., None, :, 2]) @ np.swapaxes(np.linalg.inv(exact[..., :2]), -1, -2)
-    return np.asarray(moved, np.float32)
-
-
 def crop_faces(frames: U8, matrices: F32, face_size_px: int) -> U8:
     """Face crops [T,N,N,3] of frames [T,H,W,3]; outside the picture its border is repeated.
 
@@ -138,22 +126,6 @@ def crop_faces(frames: U8, matrices: F32, face_size_px: int) -> U8:
     for frame, matrix, face in zip(frames, matrices.astype(np.float64), faces, strict=True):
         face[...] = _warp(frame, matrix, size, cv2.BORDER_REPLICATE)
     return faces
-
-
-def crop_chunks(chunks: Iterable[U8], matrices: F32, face_size_px: int) -> Iterator[U8]:
-    """Face crops of a clip whose frames come in consecutive chunks; `matrices` are those of the whole clip.
-
-    Raises ValueError where the chunks hold more or fewer frames than there are matrices.
-    """
-    done = 0
-    for frames in chunks:
-        part = matrices[done : done + len(frames)]
-        if len(part) < len(frames):
-            raise ValueError(f"more frames than the {len(matrices)} matrices")
-        done += len(frames)
-        yield crop_faces(frames, part, face_size_px)
-    if done != len(matrices):
-        raise ValueError(f"{done} frames for {len(matrices)} matrices")
 
 
 def _warp(image: U8, matrix: NDArray[np.float64], size: tuple[int, int], border: int) -> U8:

@@ -100,8 +100,8 @@ class DlibBackend:
             return [], []
         if self._mmod is None:  # loaded late: most data sets never need it
             self._mmod = dlib.cnn_face_detection_model_v1(str(self._mmod_path))
-        found = self._mmod(grey, 0)
-        return [one.rect for one in found], [float(one.confidence) for one in found]
+        faces = self._mmod(grey, 0)
+        return [face.rect for face in faces], [float(face.confidence) for face in faces]
 
 
 def _face_patch(frame: U8, box: F32, roll: float) -> tuple[U8, NDArray[np.float64]]:

@@ -25,14 +25,13 @@ from syncdiff.pipeline.records import F32, U8
 from syncdiff.pipeline.weights import WeightsError, require
 
 # Of the package: mean of the training pictures (BGR), thresholds of SFDDetector, how the square that FAN
-# looks at follows from S3FD's box, sizes of its input and output, variances of S3FD's box coding.
+# looks at follows from S3FD's box, size of its output, variances of S3FD's box coding.
 _BGR_MEAN = (104.0, 117.0, 123.0)
 _LEAST_SCORE = 0.5
 _MOST_OVERLAP = 0.3
 _REFERENCE_SCALE = 195.0
 _SCALE_FACTOR = 200.0
 _UP = 0.12
-_CROP_PX = 256
 _HEATMAP_CELLS = 64
 _VARIANCES = (0.1, 0.2)
 
@@ -69,13 +68,13 @@ class FaceAlignmentBackend:
 
     def observe(self, frames: Sequence[U8]) -> list[Seen]:
         """Faces and their landmarks in frames [H,W,3] of one size."""
-        found = self.detect(frames)
-        boxes = np.concatenate([one.boxes_px for one in found])
-        owner = np.repeat(np.arange(len(frames)), [len(one) for one in found])
+        detections = self.detect(frames)
+        boxes = np.concatenate([faces.boxes_px for faces in detections])
+        owner = np.repeat(np.arange(len(frames)), [len(faces) for faces in detections])
         shapes = self.fit([frames[int(index)] for index in owner], boxes)
         return [
-            Seen(one.scores, Shapes(shapes.landmarks_px[owner == index], shapes.uncertainty[owner == index]))
-            for index, one in enumerate(found)
+            Seen(faces.scores, Shapes(shapes.landmarks_px[owner == k], shapes.uncertainty[owner == k]))
+            for k, faces in enumerate(detections)
         ]
 
     @torch.inference_mode()
@@ -86,15 +85,12 @@ class FaceAlignmentBackend:
         batch = torch.from_numpy(np.stack([small for small, _ in reduced])).to(self.device)
         batch = batch.permute(0, 3, 1, 2).flip(1).float()
         batch -= torch.tensor(_BGR_MEAN, device=self.device).view(1, 3, 1, 1)
-        found = []
+        detections = []
         for candidates in decode_s3fd(self._s3fd(batch)):
-            kept = (
-                candidates[nms(candidates, _MOST_OVERLAP)][: self._max_faces]
-                if len(candidates)
-                else candidates
-            )
-            found.append(Detections(kept[:, :4] / scale, kept[:, 4]))
-        return found
+            if len(candidates):  # nms fails on none
+                candidates = candidates[nms(candidates, _MOST_OVERLAP)][: self._max_faces]
+            detections.append(Detections(candidates[:, :4] / scale, candidates[:, 4]))
+        return detections
 
     @torch.inference_mode()
     def fit(self, frames: Sequence[U8], boxes_px: F32) -> Shapes:
@@ -105,19 +101,14 @@ class FaceAlignmentBackend:
         for start in range(0, len(frames), self._faces_at_once):
             part = slice(start, start + self._faces_at_once)
             crops = [crop(*args) for args in zip(frames[part], centres[part], scales[part], strict=True)]
-            heatmaps = self._heatmaps(np.stack(crops))
-            cells, heights = heatmap_peaks(heatmaps)
+            pictures = torch.from_numpy(np.stack(crops)).to(self.device).permute(0, 3, 1, 2).float() / 255
+            heatmaps = self._fan(pictures)[-1] + flip(self._fan(flip(pictures))[-1], is_label=True)
+            cells, heights = heatmap_peaks(np.asarray((heatmaps / 2).float().cpu().numpy(), np.float32))
             side = _SCALE_FACTOR * scales[part, None, None]
             # a cell's centre, as a share of the square, to the frame; pixel centres at whole numbers
             points[part] = centres[part, None] + ((cells + 0.5) / _HEATMAP_CELLS - 0.5) * side - 0.5
             peaks[part] = heights.mean(axis=1)
         return Shapes(points, 1 - peaks)
-
-    def _heatmaps(self, crops: U8) -> F32:
-        """Heatmaps [n,68,64,64] of crops [n,256,256,3], averaged with those of the mirrored crops."""
-        batch = torch.from_numpy(crops).to(self.device).permute(0, 3, 1, 2).float() / 255
-        both = self._fan(batch)[-1] + flip(self._fan(flip(batch))[-1], is_label=True)
-        return np.asarray((both / 2).float().cpu().numpy(), np.float32)
 
 
 def decode_s3fd(outputs: Sequence[torch.Tensor]) -> list[F32]:
@@ -159,11 +150,11 @@ def heatmap_peaks(heatmaps: F32) -> tuple[F32, F32]:
     best = flat.argmax(axis=2)
     y, x = np.divmod(best, width)
     inner = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1)
-    one, two = np.ogrid[:count, :points]
+    face, point = np.ogrid[:count, :points]
     left, right = np.clip(x - 1, 0, None), np.clip(x + 1, None, width - 1)
     above, below = np.clip(y - 1, 0, None), np.clip(y + 1, None, height - 1)
-    across = np.sign(heatmaps[one, two, y, right] - heatmaps[one, two, y, left])
-    down = np.sign(heatmaps[one, two, below, x] - heatmaps[one, two, above, x])
+    across = np.sign(heatmaps[face, point, y, right] - heatmaps[face, point, y, left])
+    down = np.sign(heatmaps[face, point, below, x] - heatmaps[face, point, above, x])
     cells = np.stack([x, y], axis=2) + 0.25 * np.stack([across, down], axis=2) * inner[..., None]
     heights = np.take_along_axis(flat, best[..., None], axis=2)[..., 0]
     return cells.astype(np.float32), heights

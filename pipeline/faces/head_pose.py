@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from syncdiff.pipeline.faces.align import smooth_over_time
 from syncdiff.pipeline.records import F32, U8, ClipError, check_array
@@ -91,13 +90,10 @@ def head_pose_deg(landmarks_px: F32, *, smooth_frames: float = 1.0) -> F32:
         solved, turn, _ = cv2.solvePnP(model, pixels, camera, None, flags=cv2.SOLVEPNP_SQPNP)
         if not solved:
             raise ClipError("pose", "degenerate-landmarks", "no head pose fits the landmarks")
-        angles[t] = _angles_deg(np.asarray(cv2.Rodrigues(turn)[0]))
+        # R = Ry(-yaw) Rx(-pitch) Rz(roll); axes x right, y down, z away from the camera
+        rotation = cv2.Rodrigues(turn)[0]
+        pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
+        yaw = np.arctan2(-rotation[0, 2], rotation[2, 2])
+        roll = np.arctan2(rotation[1, 0], rotation[1, 1])
+        angles[t] = np.degrees([pitch, yaw, roll])
     return angles
-
-
-def _angles_deg(rotation: NDArray[np.float64]) -> tuple[float, float, float]:
-    """Pitch, yaw, roll of R = Ry(-yaw) Rx(-pitch) Rz(roll); axes x right, y down, z away from the camera."""
-    pitch = np.arcsin(np.clip(rotation[1, 2], -1, 1))
-    yaw = np.arctan2(-rotation[0, 2], rotation[2, 2])
-    roll = np.arctan2(rotation[1, 0], rotation[1, 1])
-    return float(np.degrees(pitch)), float(np.degrees(yaw)), float(np.degrees(roll))

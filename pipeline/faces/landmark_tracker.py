@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from syncdiff.pipeline.faces.backend import Detections, FrameBackend, Shapes, box_iou, box_of_shape
+from syncdiff.pipeline.faces.backend import FrameBackend, Shapes, box_iou, box_of_shape
 from syncdiff.pipeline.faces.tracker import SAME_FACE_IOU, TrackConfig, Tracker, TrackState
 from syncdiff.pipeline.records import F32, U8
 
@@ -99,6 +99,9 @@ class LandmarkTracker(Tracker):
                 return
 
     def _resume(self, face: TrackState, frame: U8, shapes: Shapes) -> bool:
+        """Take a lost face up again with this shape, unless another face is there or the shape is not
+        believed.
+        """
         others = [other.place()[0][0] for other in self._faces if other is not face and not other.missing]
         place = box_of_shape(shapes.landmarks_px)[0]
         taken = bool(others) and float(box_iou(place, np.stack(others)).max()) > _ONE_FACE_IOU
@@ -139,7 +142,16 @@ class LandmarkTracker(Tracker):
         else:
             levels = range(turn := self._fruitless % (last + 1), turn + 1)
         for level in levels:
-            self._begin_all(frame, self._backend.detect(frame, level), thorough=level == last)
+            for box in self._backend.detect(frame, level).boxes_px:
+                followed = [face.place()[0][0] for face in self._faces]
+                if len(followed) >= config.max_faces:
+                    break
+                if followed and box_iou(box[None], np.stack(followed)).max() > SAME_FACE_IOU:
+                    continue  # no new face
+                if float(box[2] - box[0]) < config.min_face_px:
+                    self.refused["face-too-small"] += 1
+                else:
+                    self._begin(frame, box, thorough=level == last)
             if self._following():
                 break
         if self._following():
@@ -152,19 +164,6 @@ class LandmarkTracker(Tracker):
 
     def _following(self) -> bool:
         return any(not face.missing for face in self._faces)
-
-    def _begin_all(self, frame: U8, detections: Detections, thorough: bool) -> None:
-        """Follow those detections that are new faces."""
-        for box in detections.boxes_px:
-            known = [face.place()[0][0] for face in self._faces]
-            if len(known) >= self._config.max_faces:
-                return
-            if known and box_iou(box[None], np.stack(known)).max() > SAME_FACE_IOU:
-                continue
-            if float(box[2] - box[0]) < self._config.min_face_px:
-                self.refused["face-too-small"] += 1
-                continue
-            self._begin(frame, box, thorough)
 
     def _begin(self, frame: U8, box: F32, thorough: bool) -> None:
         """Follow the face in a detector's box [4], if its shape fits and the detector says so again.

@@ -26,7 +26,7 @@ Share = Annotated[float, Field(ge=0, lt=0.5)]  # of the crop's side
 HIDDEN_POINTS = (*range(3, 14), *range(48, 68))
 # What an opening jaw carries along: the chin and the lower lip.
 JAW_POINTS = (*range(5, 12), *range(55, 60), *range(65, 68))
-DIRECTIONS = 32
+DIRECTIONS = 32  # tangents; where they meet lies 0.5 % beyond the curve, 1 / cos(pi / 32)
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -57,21 +57,22 @@ def mouth_masks(landmarks_crop_px: F32, face_size_px: int, config: MaskConfig | 
     size = face_size_px
     if not np.isfinite(landmarks_crop_px).all():
         raise ClipError("mask", "degenerate-landmarks", "landmarks are not finite")
+    masks = np.zeros((len(landmarks_crop_px), size, size), np.uint8)
     if config.kind == "lower-half":
-        return np.stack([_lower_half(landmarks_crop_px, size, config)] * len(landmarks_crop_px))
+        # From the middle down, or from higher up if the lips come above it anywhere in the clip.
+        lips_top = float(landmarks_crop_px[:, 48:68, 1].min()) - config.margin * size
+        masks[:, int(np.clip(min(size // 2, np.floor(lips_top)), 0, size - 1)) :] = 1
+        return masks.view(np.bool_)
     reach = _reach(landmarks_crop_px / np.float32(size), config) * size
     if config.kind == "mouth-box":
-        return np.stack([_box(row, size) for row in reach])
-    return np.stack([_polygon(corners, size) for corners in _corners(reach)])
-
-
-def _lower_half(landmarks: F32, size: int, config: MaskConfig) -> Bool:
-    """Everything below the middle, or from higher up if the lips come above it anywhere in the clip."""
-    lips_top = float(landmarks[:, 48:68, 1].min()) - config.margin * size
-    first_row = int(np.clip(min(size // 2, np.floor(lips_top)), 0, size - 1))
-    mask = np.zeros((size, size), np.bool_)
-    mask[first_row:] = True
-    return mask
+        right, bottom, left, top = (reach[:, :: DIRECTIONS // 4] * (1, 1, -1, -1)).T
+        edges = np.floor(top), np.ceil(bottom) + 1, np.floor(left), np.ceil(right) + 1
+        for mask, (y0, y1, x0, x1) in zip(masks, np.clip(edges, 0, size).astype(int).T, strict=True):
+            mask[y0:y1, x0:x1] = 1
+    else:
+        for mask, corners in zip(masks, _corners(reach), strict=True):
+            cv2.fillConvexPoly(mask, corners, 1)
+    return masks.view(np.bool_)
 
 
 def _directions() -> NDArray[np.float64]:
@@ -123,19 +124,3 @@ def _corners(reach: NDArray[np.float64]) -> NDArray[np.int32]:
     x = (reach * following[:, 1] - ahead * along[:, 1]) / turn
     y = (ahead * along[:, 0] - reach * following[:, 0]) / turn
     return np.asarray(np.rint(np.clip(np.stack([x, y], axis=2), -16_000, 16_000)), np.int32)
-
-
-def _polygon(corners: NDArray[np.int32], size: int) -> Bool:
-    mask = np.zeros((size, size), np.uint8)
-    cv2.fillConvexPoly(mask, corners, 1)
-    return mask.view(np.bool_)
-
-
-def _box(reach: NDArray[np.float64], size: int) -> Bool:
-    """The upright rectangle of this reach [K]."""
-    right, bottom, left, top = reach[:: DIRECTIONS // 4] * (1, 1, -1, -1)
-    mask = np.zeros((size, size), np.bool_)
-    first, last = np.floor([top, left]), np.ceil([bottom, right]) + 1
-    rows, columns = (slice(a, b) for a, b in np.clip([first, last], 0, size).astype(int).T)
-    mask[rows, columns] = True
-    return mask

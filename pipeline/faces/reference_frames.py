@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass
 
@@ -44,21 +43,14 @@ def select_pose(head_pose_deg: F32, config: PoseConfig | None = None) -> I32:
     config = config or PoseConfig()
     here = np.arange(len(head_pose_deg), dtype=np.int32)
     if config.policy == "nearest-pose":
-        return _nearest_pose(head_pose_deg, config.pose_distance_frames)
+        chosen = np.full(len(here), -1, np.int32)
+        for block in np.array_split(here, len(here) // 512 + 1):  # all pairs at once would fill memory
+            gap = np.sum((head_pose_deg[block, None] - head_pose_deg[None]) ** 2, axis=2)
+            gap[np.abs(block[:, None] - here) < config.pose_distance_frames] = np.inf
+            chosen[block] = np.where(np.isfinite(gap.min(axis=1)), gap.argmin(axis=1), -1)
+        return chosen
     offset = 1 if config.policy == "previous" else config.offset_frames
     return np.asarray(np.where(here >= offset, here - offset, -1), np.int32)
-
-
-def _nearest_pose(head_pose_deg: F32, distance: int) -> I32:
-    """Nearest head pose by Euclidean distance of the angles, a block of frames at a time to bound memory."""
-    here = np.arange(len(head_pose_deg))
-    chosen = np.full(len(here), -1, np.int32)
-    for block in np.array_split(here, len(here) // 512 + 1):
-        gap = np.sum((head_pose_deg[block, None] - head_pose_deg[None]) ** 2, axis=2)
-        gap[np.abs(block[:, None] - here) < distance] = np.inf
-        best = gap.argmin(axis=1)
-        chosen[block] = np.where(np.isfinite(gap.min(axis=1)), best, -1)
-    return chosen
 
 
 def select_identity(
@@ -88,7 +80,11 @@ def select_identity(
     crisp = np.clip(sharp / max(float(np.percentile(sharp, 95)), 1e-6), 0, 1)
     frontal = 1 - np.clip(np.hypot(head_pose_deg[:, 0], head_pose_deg[:, 1]) / 45, 0, 1)
     quality = np.where(usable if usable is not None else True, crisp + frontal, -np.inf)
-    candidates = _best_of_each_stretch(quality, config.identity_spacing_frames)
+    # The best frame of each stretch; of long clips, 128 stretches.
+    spacing = max(config.identity_spacing_frames, -(-frames // 128))
+    starts = np.arange(0, frames, spacing)
+    padded = np.pad(quality, (0, len(starts) * spacing - frames), constant_values=-np.inf)
+    candidates = starts + padded.reshape(-1, spacing).argmax(axis=1)
 
     away = np.abs(np.arange(frames)[:, None] - candidates)
     score = quality[candidates] + np.minimum(away / 25, 1)
@@ -105,17 +101,6 @@ def select_identity(
     ranked = np.where(np.isfinite(np.take_along_axis(score, order, axis=1)), candidates[order], -1)
     chosen[:, : ranked.shape[1]] = ranked
     return chosen
-
-
-def _best_of_each_stretch(quality: NDArray[np.floating], spacing: int) -> NDArray[np.int64]:
-    """The best frame of each stretch of `spacing` frames (more in long clips: there are at most 128
-    stretches).
-    """
-    spacing = max(spacing, -(-len(quality) // 128))
-    starts = np.arange(0, len(quality), spacing)
-    padded = np.full(len(starts) * spacing, -np.inf)
-    padded[: len(quality)] = quality
-    return np.asarray(starts + padded.reshape(-1, spacing).argmax(axis=1), np.int64)
 
 
 def select(

@@ -8,7 +8,7 @@ import numpy as np
 from syncdiff.pipeline.records import F32, U8
 
 _THUMBNAIL_PX = (48, 32)  # width, height
-_FLASH_FRAMES = 2
+_FLASH_FRAMES = 2  # a longer one is a shot of its own
 # Between 600 pairs of clips the steps are at least 0.089 in place and 0.156 in content; within these clips,
 # also when shaken by 2.5 % of their width, panned and zoomed, no single step above 0.08 in place is above
 # 0.13 in content and 2.5 times its neighbours.
@@ -30,9 +30,8 @@ class ShotCuts:
         self._recent: list[tuple[F32, F32]] = []  # thumbnail and histogram, newest last
         self._steps: list[float] = []
         self._changes: list[float] = []
-        self._flashes: list[
-            int
-        ] = []  # k where the frame is again like the one before k frames of flash, else 0
+        # k where the frame is again like the one before k frames of flash, else 0
+        self._flashes: list[int] = []
 
     def add(self, frame: U8) -> bool:
         """Take the next frame (RGB uint8 [H,W,3]); True where a cut before it is suspected."""

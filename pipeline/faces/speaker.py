@@ -58,14 +58,14 @@ def rank_speakers(
         )
         for index, (track, (lag, r)) in enumerate(zip(tracks, measured, strict=True))
     ]
-    return tuple(sorted(evidence, key=lambda one: (not one.speaks, -one.prominence, one.index)))
+    return tuple(sorted(evidence, key=lambda face: (not face.speaks, -face.prominence, face.index)))
 
 
 def choose_speaker(
     tracks: Sequence[Track], loudness: F32 | None, size_px: tuple[int, int]
 ) -> tuple[int, ...]:
     """Indices into `tracks`, the speaker first; see `rank_speakers`."""
-    return tuple(one.index for one in rank_speakers(tracks, loudness, size_px))
+    return tuple(face.index for face in rank_speakers(tracks, loudness, size_px))
 
 
 def _prominence(track: Track, size_px: tuple[int, int]) -> float:

@@ -106,9 +106,8 @@ class TrackState:
     def part(self, start: int, stop: int) -> TrackState:
         """The entries [start, stop)."""
         cut = slice(start, stop)
-        return TrackState(
-            self.start + start, self.shapes[cut], self.scores[cut], self.detected[cut], stop - start
-        )
+        shapes, scores, detected = self.shapes[cut], self.scores[cut], self.detected[cut]
+        return TrackState(self.start + start, shapes, scores, detected, sure=stop - start)
 
 
 def asymmetry(landmarks_px: F32) -> F32:
@@ -182,7 +181,9 @@ class DetectionTracker(Tracker):
             overlap = box_iou(boxes, face.place()[0])[:, 0]
             best = max(good, key=lambda index: float(overlap[index]), default=None)
             if cut or best is None or overlap[best] <= SAME_FACE_IOU:
-                self._miss(face)
+                if not face.missing:
+                    face.lose()
+                face.skip()
                 continue
             good.remove(best)
             face.add(seen.shapes.landmarks_px[best], float(seen.scores[best]))
@@ -197,9 +198,3 @@ class DetectionTracker(Tracker):
                 face.add(seen.shapes.landmarks_px[index], float(seen.scores[index]))
                 self._faces.append(face)
         self._next_frame()
-
-    @staticmethod
-    def _miss(face: TrackState) -> None:
-        if not face.missing:
-            face.lose()
-        face.skip()
