@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -9,6 +11,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from syncdiff.evaluate.cli_check import HELP as CHECK_HELP
+from syncdiff.evaluate.cli_check import check as check_figures
 from syncdiff.evaluate.pairing.dataset_references import StoredClip
 from syncdiff.evaluate.pairing.inputs import EvalInputs, check, default_folder, find_references
 from syncdiff.evaluate.pairing.match import Matched, match
@@ -51,6 +55,8 @@ Examples:
 
 `syncdiff-eval results/ --reference real/ --metrics lse,psnr --dry-run` — what would be done
 
+`syncdiff-eval check` — do metrics here give the figures that are published for known files?
+
 Running the same command again, or with more metrics or methods, computes only what is new.
 """
 
@@ -62,9 +68,12 @@ def main() -> None:
         rich_markup_mode="markdown",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    app.command(name="syncdiff-eval", help=HELP)(evaluate)
+    checks = sys.argv[1:2] == ["check"]
+    command, text, skip = (check_figures, CHECK_HELP, 2) if checks else (evaluate, HELP, 1)
+    name = "syncdiff-eval check" if checks else "syncdiff-eval"
+    app.command(name=name, help=text)(command)
     show.run_command(
-        app,
+        partial(app, args=sys.argv[skip:], prog_name=name),
         usage=(MatchError, ConfigError, StoreError, WeightsError),
         failures=(NothingFoundError, ClipError, RunError, OSError),
         interrupted="stopped; what is scored is kept, and the same command continues",
