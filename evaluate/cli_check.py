@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 HELP = """Compare the metrics of this installation with figures that are published for known files.
 
-For each metric it says: reproduces, differs (by what), or not checkable (what is missing, and the command that gets
-it). Nothing is downloaded. Exit code 1 when something differs. (A folder of results that is called `check` is scored
-as `syncdiff-eval ./check`.)
+For each metric it says: reproduces, differs (by what), or not checkable (what is missing, and the command
+that gets it). Nothing is downloaded. Exit code 1 when something differs. (A folder of results that is called
+`check` is scored as `syncdiff-eval ./check`.)
 
 Examples:
 

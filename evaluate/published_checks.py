@@ -1,7 +1,8 @@
 """Do this installation's metrics give the figures that are published for known files? One check a metric.
 
-    lse         SyncNet's example clip: offset 3, distance 5.353, confidence 10.021 (joonson/syncnet_python, README,
-                `demo_syncnet.py`), by protocol wav2lip-lrs, whose steps are that program's on a 224x224 clip
+    lse         SyncNet's example clip: offset 3, distance 5.353, confidence 10.021 (joonson/syncnet_python,
+                README, `demo_syncnet.py`), by protocol wav2lip-lrs, whose steps are that program's on a clip
+                of 224x224
     lpips       ex_ref.png with ex_p0.png 0.722, with ex_p1.png 0.138 (richzhang/PerceptualSimilarity,
                 `test_network.py`)
     fid         two folders of pictures, by pytorch-fid's own command in a process of its own
@@ -28,11 +29,16 @@ import numpy as np
 from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from syncdiff.evaluate.metrics.fid import Moments, frechet_distance, inception_features, load_inception
-from syncdiff.evaluate.metrics.lpips import load_lpips, lpips_distances
-from syncdiff.evaluate.metrics.lse import sync_distances
-from syncdiff.evaluate.metrics.psnr_ssim import psnr_db, ssim
-from syncdiff.evaluate.metrics.syncnet import SyncNet, load_original
+from syncdiff.evaluate.metrics.distribution.fid import (
+    Moments,
+    frechet_distance,
+    inception_features,
+    load_inception,
+)
+from syncdiff.evaluate.metrics.image.lpips import load_lpips, lpips_distances
+from syncdiff.evaluate.metrics.image.psnr_ssim import psnr_db, ssim
+from syncdiff.evaluate.metrics.sync.lse import sync_distances
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, load_original
 from syncdiff.pipeline.records import U8, ClipError
 from syncdiff.pipeline.weights import WeightFile, WeightsError, require, weights_folder
 
@@ -75,8 +81,8 @@ _Figures: TypeAlias = tuple[Mapping[str, float], Mapping[str, float]]
 
 @dataclass(frozen=True)
 class CheckInputs:
-    """clip: SyncNet's example.avi. lpips_pictures: folder of ex_ref.png, ex_p0.png, ex_p1.png. fid_folders: two
-    folders of pictures, None for pictures made here. expected: figures in place of the published ones."""
+    """clip: SyncNet's example.avi. lpips_pictures: folder of ex_ref.png, ex_p0.png, ex_p1.png. fid_folders:
+    two folders of pictures, None for pictures made here. expected: figures by metric and value."""
 
     clip: Path
     lpips_pictures: Path
@@ -114,7 +120,7 @@ class _MissingError(Exception):
 
 @dataclass(frozen=True)
 class _Check:
-    """weights: name in the registry, "" for none. measure: see `_Figures`; it gets the file of the weights."""
+    """weights: name in the registry, "" for none. measure: from the inputs and the file of the weights."""
 
     source: str
     weights: str
@@ -128,7 +134,7 @@ def default_inputs() -> tuple[Path, Path]:
 
 
 def run_check(name: str, inputs: CheckInputs) -> list[Comparison]:
-    """The comparisons of one of CHECKS; a single one, `not checkable`, where something is missing or fails."""
+    """The comparisons of one of CHECKS; a single one, `not checkable`, where a thing is missing or fails."""
     check = CHECKS[name]
     missing = partial(Comparison, name, "", "not checkable", check.source)
     weights: WeightFile | None = None
@@ -216,7 +222,7 @@ CHECKS: Mapping[str, _Check] = {
 
 
 def _made_pictures() -> tuple[list[U8], list[U8]]:
-    """PICTURES cuts of scikit-image's astronaut (NASA, public domain), sharp and blurred, each time the same."""
+    """PICTURES cuts of scikit-image's astronaut (NASA, public domain), sharp and blurred; always the same."""
     whole, places = np.asarray(astronaut(), np.uint8), np.random.default_rng(0)
     corners = places.integers(0, len(whole) - PICTURE_PX, (PICTURES, 2))
     sharp = [whole[y : y + PICTURE_PX, x : x + PICTURE_PX] for y, x in corners]

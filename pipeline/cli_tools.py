@@ -1,14 +1,18 @@
-"""Commands of `syncdiff-prep` beside preparation: sample, inspect, verify, features, export, weights."""
+"""Commands of `syncdiff-prep` beside preparation: sample, doctor, inspect, features, export, weights."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.table import Table
 
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.cli_features import features_app
@@ -34,6 +38,7 @@ weights_app = typer.Typer(no_args_is_help=True, help="Published weights: list, f
 def add_tools(app: typer.Typer) -> None:
     """Register the commands of this file."""
     app.command("sample", rich_help_panel="First steps")(sample)
+    app.command("doctor", rich_help_panel="First steps")(doctor)
     app.command("inspect", rich_help_panel="Look at a data set")(inspect)
     app.add_typer(features_app, name="features", rich_help_panel="Use a data set")
     app.add_typer(export_app, name="export", rich_help_panel="Use a data set")
@@ -54,6 +59,41 @@ def sample(
     written = make_sample(folder, train_clips=train_clips)
     out.print(f"sample data set: {escape(str(written))}", highlight=False, soft_wrap=True)
     out.print(f"prepare it: syncdiff-prep lrs2 {escape(str(folder))} --out data/sample", highlight=False)
+
+
+def doctor(
+    out_dir: Annotated[
+        Path, typer.Option("--out", "-o", help="Where a data set is to be written; its disk is looked at.")
+    ] = Path("data"),
+    constraints: Annotated[
+        Path | None, typer.Option(help="Versions to compare with.  [default: constraints.txt of the source]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Look at machine, packages, ffmpeg, GPU, weights, disk and Ray, and say what to do about each problem.
+
+    Exit code 1 when something must be mended before anything works; a warning is no failure.
+
+    Example: `syncdiff-prep doctor --out /data/lrs2`
+    """
+    from syncdiff.pipeline.doctor.machine import machine_findings
+    from syncdiff.pipeline.doctor.software import software_findings
+
+    findings = [*machine_findings(out_dir), *software_findings(constraints)]
+    if as_json:
+        rows = [asdict(finding) for finding in findings]
+        out.print(json.dumps(rows, indent=2), markup=False, highlight=False, soft_wrap=True)
+    else:
+        table = Table("", "", "", "what is here, and what to do", title_justify="left")
+        for one in findings:
+            colour = {"ok": "green", "warn": "yellow", "fail": "bold red"}[one.state]
+            text = escape(one.detail) + (f"\n[bold]{escape(one.advice)}[/]" if one.advice else "")
+            table.add_row(one.topic, escape(one.name), f"[{colour}]{one.state}[/]", text)
+        out.print(table, highlight=False)
+        counts = Counter(one.state for one in findings)
+        out.print(", ".join(f"{counts[state]} {state}" for state in ("ok", "warn", "fail")), highlight=False)
+    if any(one.state == "fail" for one in findings):
+        sys.exit(show.FAILED)
 
 
 def inspect(
