@@ -53,6 +53,8 @@ Examples:
 
 `syncdiff-eval results/ --protocol unsynced --list filelists/lrs2.txt` — Wav2Lip's pairs; no ground truth
 
+`syncdiff-eval silent/ --protocol silent --reference real/` — leakage, of videos that were driven by silence
+
 `syncdiff-eval results/ --reference real/ --metrics lse,psnr --dry-run` — what would be done
 
 `syncdiff-eval check` — do metrics here give the figures that are published for known files?
@@ -96,11 +98,23 @@ def evaluate(
         Path | None, typer.Option("--list", help="Lines `generated, reference[, sound]`, or a pairs list.")
     ] = None,
     protocol: Annotated[
-        str, typer.Option("--protocol", "-p", help="reconstruction, unsynced, cross, or a YAML file.")
+        str, typer.Option("--protocol", "-p", help="reconstruction, unsynced, cross, silent, or a YAML file.")
     ] = "reconstruction",
     metrics: Annotated[
         str | None, typer.Option("--metrics", "-m", help="Only these, separated by commas.")
     ] = None,
+    also: Annotated[
+        str | None, typer.Option(help="These besides the protocol's own: those it computes on request.")
+    ] = None,
+    list_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--list-metrics",
+            is_eager=True,
+            callback=lambda asked: _list_metrics() if asked else None,
+            help="All metrics: columns, what they need, the protocols that have them.",
+        ),
+    ] = False,
     lse: Annotated[
         Literal["wav2lip-lrs", "syncnet-tracks"] | None, typer.Option(help="How LSE is computed.")
     ] = None,
@@ -148,7 +162,7 @@ def evaluate(
         split=split,
         list_file=_absolute(list_file),
         sub_folders=None if one_method is None else not one_method,
-        metrics=None if metrics is None else tuple(n.strip() for n in metrics.split(",") if n.strip()),
+        metrics=_wanted(settings, metrics, also),
         unverified_weights=unverified_weights,
         out_dir=target,
         cache=_absolute(cache) or target.parent / "cache",
@@ -173,6 +187,24 @@ def evaluate(
 def _absolute(path: Path | None) -> Path | None:
     """Workers may run in another folder."""
     return None if path is None else path.absolute()
+
+
+def _list_metrics() -> None:
+    from syncdiff.evaluate.report.metric_list import metric_list
+
+    typer.echo(metric_list())
+    typer.echo("In brackets: protocols that compute it only when asked for (--also NAMES).")
+    raise typer.Exit
+
+
+def _wanted(protocol: Protocol, metrics: str | None, also: str | None) -> tuple[str, ...] | None:
+    """Names of --metrics, or of the protocol, and of --also; None where neither is given."""
+    if metrics is None and also is None:
+        return None
+    only, more = (
+        tuple(name.strip() for name in (text or "").split(",") if name.strip()) for text in (metrics, also)
+    )
+    return (*(protocol.metrics if metrics is None else only), *more)
 
 
 def _match(inputs: EvalInputs, protocol: Protocol) -> tuple[Matched, dict[Path, StoredClip]]:

@@ -48,8 +48,10 @@ class Protocol:
     frame by frame. "picture": the clip that the picture was taken from, while the sound came from elsewhere;
     it has no right mouth to compare with. lines: what a list's lines hold, "files" (`generated, reference[,
     sound]`) or "pairs" (`<sound clip> <picture clip>`, as Wav2Lip's lists do). sound: which file's sound is
-    taken, unless a list names a third. fps: frame rate at which everything is compared. tracker: face
-    tracking backend. metrics: those that make sense here. lse: how LSE is computed, never two ways in one
+    taken, unless a list names a third; "silence" for videos that were driven by silence, whose files' sound
+    is not listened to. fps: frame rate at which everything is compared. tracker: face
+    tracking backend. metrics: those that make sense here. on_request: those that do, too, but are computed
+    only when asked for by name. lse: how LSE is computed, never two ways in one
     report. lse_fps: rate to which clips are brought before it; `auto` takes their own. lse_min_track_frames:
     shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at. lpips_size_px: side to
     which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face to which landmark
@@ -62,10 +64,11 @@ class Protocol:
     about: str = ""
     reference: Literal["ground-truth", "picture"] = "ground-truth"
     lines: Literal["files", "pairs"] = "files"
-    sound: Literal["generated", "reference"] = "generated"
+    sound: Literal["generated", "reference", "silence"] = "generated"
     fps: Annotated[int, AfterValidator(_at_our_rate)] = FPS
     tracker: Literal["dlib", "face-alignment"] = "dlib"
     metrics: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
+    on_request: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     lse: Literal["wav2lip-lrs", "syncnet-tracks"] = "wav2lip-lrs"
     lse_fps: Annotated[PositiveFloat | None, AUTO] = float(FPS)
     lse_min_track_frames: PositiveInt = 100

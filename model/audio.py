@@ -136,7 +136,10 @@ def read_speech(path: Path) -> I16:
         raise ClipError("media", "no-sound", f"{path}: the file holds no sound")
     loudest = float(loudness(pcm, max(1, len(pcm) // SAMPLES_PER_FRAME)).max())
     if loudest < SILENCE_DB:
-        detail = f"{path}: nothing in it is louder than {loudest:.0f} dB; there is no speech to follow"
+        detail = (
+            f"{path}: nothing in it is louder than {loudest:.0f} dB; there is no speech to follow. "
+            "To drive with silence on purpose: --mode silent"
+        )
         raise ClipError("generate", "no-speech", detail)
     return pcm
 

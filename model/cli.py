@@ -48,7 +48,8 @@ GENERATE_HELP = """Make videos with a trained model: whole splits of a data set,
 
 Whole splits: the folder is what syncdiff-eval takes, and the same command makes what is missing. With --raw
 (the data set as it was before syncdiff-prep) faces are pasted back into the full frames; without it the
-videos show the face crop. --mode cross gives every clip the sound of another.
+videos show the face crop. --mode cross gives every clip the sound of another, --mode silent gives silence:
+lips that open then follow the picture, not the sound (syncdiff-eval --protocol silent).
 
 One video: the result lasts as long as the speech. A longer video is cut; a shorter one runs backwards from
 its end and forwards again. Its size and frame rate stay.
@@ -90,8 +91,8 @@ def run_generate(
     data: Annotated[Path | None, typer.Option(help="Prepared data set.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of it; all by default.")] = None,
     mode: Annotated[
-        Literal["reconstruction", "cross"],
-        typer.Option(help="Each clip with its own sound, or with another's."),
+        Literal["reconstruction", "cross", "silent"],
+        typer.Option(help="Each clip with its own sound, with another's, or with silence."),
     ] = "reconstruction",
     pairs: Annotated[Path | None, typer.Option(help="List of lines: sound clip, video clip.")] = None,
     raw: Annotated[
@@ -101,7 +102,8 @@ def run_generate(
     video: Annotated[Path | None, typer.Option(help="A video whose speaker is to be redrawn.")] = None,
     audio: Annotated[Path | None, typer.Option(help="The speech; by default the video's own.")] = None,
     avhubert: Annotated[
-        Path | None, typer.Option(help="With --video: the AV-HuBERT checkpoint of the model's features.")
+        Path | None,
+        typer.Option(help="With --video or --mode silent: the AV-HuBERT checkpoint of the model's features."),
     ] = None,
     sampler: Annotated[Literal["ddim", "dpm++"] | None, typer.Option(help="Solver.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
@@ -114,6 +116,8 @@ def run_generate(
     """The body of `syncdiff-generate`; its help is GENERATE_HELP."""
     if (data is None) == (video is None):
         raise ConfigError("give either --data (whole splits) or --video (one clip)")
+    if mode == "silent" and (audio is not None or pairs is not None):
+        raise ConfigError("--mode silent drives with silence: leave out --audio and --pairs")
     from syncdiff.model.checkpoint import find
     from syncdiff.model.generate import load_model
     from syncdiff.model.generate_split import generate_results, make_pairs
@@ -125,7 +129,7 @@ def run_generate(
     size = batch or (32 if model.device.type == "cuda" else 8)
     started = time.perf_counter()
     if video is not None:
-        written = dub(model, video, audio, out, size, typer.echo, avhubert)
+        written = dub(model, video, audio, out, size, typer.echo, avhubert, silent=mode == "silent")
         typer.echo(f"{written.path}: {written.frames} frames, {written.redrawn} with a redrawn mouth")
         frames = written.frames
     else:
@@ -142,7 +146,9 @@ def run_generate(
         }
         chosen = chosen[:limit]
         with meter(Console(stderr=True), len(chosen)) as shown:
-            generate_results(model, dataset, chosen, outcome, out, raw, size, settings, typer.echo, shown)
+            generate_results(
+                model, dataset, chosen, outcome, out, raw, size, settings, typer.echo, shown, avhubert
+            )
         frames = outcome.frames
         for name, reason in outcome.left_out:
             typer.echo(f"left out: {name}: {reason}", err=True)

@@ -1,8 +1,9 @@
-"""Whole splits of a prepared data set as videos: reconstruction, pairs lists, cross; the folder that is
-evaluated.
+"""Whole splits of a prepared data set as videos: reconstruction, pairs lists, cross, silent; the folder that
+is evaluated.
 
     results/<clip>.mp4                 reconstruction; <clip> is the clip's id without layout and split
     results/<clip>__<sound clip>.mp4   pairs: the picture of one clip, the sound of another
+    results/<clip>.mp4                 silent: each clip with silence, to see what its own mouth gives away
     results/generate.json              what made them: checkpoint, sampling, pairs; a second run goes on from
     it
 
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from syncdiff.model.audio import audio_windows, clip_audio
+from syncdiff.model.audio import audio_windows, clip_audio, speech_features
 from syncdiff.model.data import resize_faces, resize_masks
 from syncdiff.model.generate import GenerationJob, Model, generate, make_job, there_and_back
 from syncdiff.model.video_faces import frames_in_order, paste, write_playable
@@ -28,19 +29,19 @@ from syncdiff.pipeline.config import ConfigError, differences
 from syncdiff.pipeline.console import Meter
 from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.media.read import fit_audio
-from syncdiff.pipeline.records import FPS, U8, Bool, ClipError
+from syncdiff.pipeline.records import F32, FPS, I16, SAMPLES_PER_FRAME, U8, Bool, ClipError
 from syncdiff.pipeline.store.read import ClipView, Dataset
 from syncdiff.pipeline.store.write import write_atomic
 
-Mode = Literal["reconstruction", "pairs", "cross"]
+Mode = Literal["reconstruction", "pairs", "cross", "silent"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Rows of the data set: whose picture, whose sound; `name` is the result's, without suffix."""
+    """Rows of the data set: whose picture, whose sound (None: silence); `name`: of the result, no suffix."""
 
     video: int
-    sound: int
+    sound: int | None
     name: str
 
 
@@ -79,8 +80,8 @@ def make_pairs(
     """The pairs of a mode, and lines of a pairs list that name no clip of the data set.
 
     reconstruction: each clip with its own sound. cross: each with that of another clip of the split, by a
-    rotation of a random order that the seed fixes. pairs: lines `<sound clip> <video clip>` as in Wav2Lip's
-    lists, without suffix.
+    rotation of a random order that the seed fixes. silent: each with silence. pairs: lines `<sound clip>
+    <video clip>` as in Wav2Lip's lists, without suffix.
     """
     ids = dataset.table(["clip_id"]).column(0).to_pylist()
     names = [short_name(i) for i in ids]
@@ -93,6 +94,8 @@ def make_pairs(
         return _read_pairs(pairs_file, {name: i for i, name in enumerate(names)}, outcome), outcome
     if mode == "reconstruction":
         return [Pair(i, i, name) for i, name in enumerate(names)], outcome
+    if mode == "silent":
+        return [Pair(i, None, name) for i, name in enumerate(names)], outcome
     if len(names) < 2:
         raise ConfigError("mode cross needs two clips or more")
     order = np.random.default_rng(seed).permutation(len(names))
@@ -128,10 +131,12 @@ def _read_pairs(path: Path, rows: dict[str, int], outcome: SplitOutcome) -> list
 def generate_results(
     model: Model, dataset: Dataset, pairs: list[Pair], outcome: SplitOutcome, out: Path, raw: Path | None,
     batch: int, settings: dict[str, Any], say: Callable[[str], None], shown: Meter | None = None,
+    avhubert: Path | None = None,
 ) -> SplitOutcome:  # fmt: skip
     """Make the videos that are not there yet; what cannot be made is in the outcome, with its reason.
 
     `settings` is what all videos of the folder have in common; `shown` counts the pairs as they are done.
+    `avhubert` is the checkpoint that AV-HuBERT's features of silence are made with.
     """
     check_folder(out, settings)
     for part in ("mask", "align"):
@@ -142,7 +147,10 @@ def generate_results(
             )
     todo = {pair.name: pair for pair in pairs if not video_path(out, pair).is_file()}
     outcome.existing += len(pairs) - len(todo)
-    for job in generate(model, _jobs(model, dataset, todo.values(), outcome), batch):
+    silent = [dataset[pair.video].num_frames for pair in todo.values() if pair.sound is None]
+    # Of the longest; each clip takes its beginning. Filter banks of silence are the same at each step.
+    silence = features_of_silence(model, max(silent), avhubert) if silent else None
+    for job in generate(model, _jobs(model, dataset, todo.values(), outcome, silence), batch):
         pair = todo[job.name]
         try:
             write_result(dataset, pair, job, video_path(out, pair), raw)
@@ -177,25 +185,45 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
         )
 
 
+def features_of_silence(model: Model, frames: int, avhubert: Path | None) -> F32:
+    """What the model hears of silence of so many frames, [M,D]. Raises ConfigError as `speech_features`."""
+    return speech_features(model.spec, model.extractor, silence_of(frames), avhubert, model.device.type)
+
+
+def silence_of(frames: int) -> I16:
+    """int16 [frames * 640], all zero."""
+    return np.zeros(frames * SAMPLES_PER_FRAME, np.int16)
+
+
 def _jobs(
-    model: Model, dataset: Dataset, pairs: Iterable[Pair], outcome: SplitOutcome
+    model: Model, dataset: Dataset, pairs: Iterable[Pair], outcome: SplitOutcome, silence: F32 | None
 ) -> Iterator[GenerationJob]:
     for pair in pairs:
+        sound = silence if pair.sound is None else dataset[pair.sound]
+        assert sound is not None
         try:
-            yield row_job(model, pair.name, dataset[pair.video], dataset[pair.sound])
+            yield row_job(model, pair.name, dataset[pair.video], sound)
         except (ClipError, ConfigError) as error:
             outcome.left_out.append((pair.name, str(error)))
 
 
-def row_job(model: Model, name: str, video: ClipView, sound: ClipView) -> GenerationJob:
-    """The picture of one row with the sound of another (or its own), as long as the sound."""
+def row_job(model: Model, name: str, video: ClipView, sound: ClipView | F32) -> GenerationJob:
+    """The picture of one row with the sound of another (or its own), as long as the sound.
+
+    sound: or the features [M,D] of a sound that lasts at least as long as the picture; then as long as that.
+    """
     if video.num_frames < 2:
         raise ClipError("generate", "single-frame", "a clip of one frame has no other to show who speaks")
-    size, frames = model.config.model.resolution, sound.num_frames
+    if isinstance(sound, np.ndarray):
+        heard, frames = sound, video.num_frames
+    else:
+        heard, frames = clip_audio(sound, model.spec), sound.num_frames
+    size = model.config.model.resolution
     masks = video.masks(list(range(min(video.num_frames, frames))))
     faces = StoredFace(resize_faces(video.frames(), size), resize_masks(masks, size))
-    times = np.arange(frames, dtype=float)
-    windows = audio_windows(clip_audio(sound, model.spec), model.spec, model.config.model.audio.window, times)
+    windows = audio_windows(
+        heard, model.spec, model.config.model.audio.window, np.arange(frames, dtype=float)
+    )
     order = there_and_back(video.num_frames, frames)
     ranked, pose = video.column("identity_index"), video.column("head_pose_deg")
     return make_job(model, name, faces, order, ranked, pose, windows)
@@ -203,7 +231,7 @@ def row_job(model: Model, name: str, video: ClipView, sound: ClipView) -> Genera
 
 def write_result(dataset: Dataset, pair: Pair, job: GenerationJob, path: Path, raw: Path | None) -> None:
     """Paste a finished job into its source's frames, or its crops, and write it with the driving sound."""
-    video, sound = dataset[pair.video], dataset[pair.sound]
+    video = dataset[pair.video]
     masks = video.masks()
     if raw is None:
         matrices = np.tile(np.eye(2, 3, dtype=np.float32), (video.num_frames, 1, 1))
@@ -217,6 +245,6 @@ def write_result(dataset: Dataset, pair: Pair, job: GenerationJob, path: Path, r
         paste(frame, face, matrices[i], masks[i])
         for frame, face, i in zip(frames, job.generated, job.order, strict=True)
     )
-    pcm = sound.audio()
+    pcm = silence_of(len(job.order)) if pair.sound is None else dataset[pair.sound].audio()
     pcm = None if pcm is None else fit_audio(pcm, len(job.order))[0]
     write_playable(path, pasted, Fraction(FPS), pcm)

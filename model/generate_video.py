@@ -26,9 +26,9 @@ from syncdiff.model.video_faces import (
 )
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.media.probe import probe
-from syncdiff.pipeline.media.read import read_audio
+from syncdiff.pipeline.media.read import Video, read_audio
 from syncdiff.pipeline.media.write import SoundFile
-from syncdiff.pipeline.records import F32, FPS, SAMPLE_RATE_HZ, U8, ClipError
+from syncdiff.pipeline.records import F32, FPS, I16, SAMPLE_RATE_HZ, U8, ClipError
 
 
 @dataclass(frozen=True)
@@ -43,17 +43,18 @@ class Dubbed:
 
 def dub(
     model: Model, video_path: Path, sound_path: Path | None, out: Path, batch: int,
-    say: Callable[[str], None] = print, avhubert: Path | None = None,
+    say: Callable[[str], None] = print, avhubert: Path | None = None, *, silent: bool = False,
 ) -> Dubbed:  # fmt: skip
     """Redraw the mouth in a video so that it speaks a sound (without one, the video's own).
 
+    silent: drive it with silence as long as the video; the result has a silent sound track.
     Size, rate and everything outside the mouth masks stay. Raises ClipError where there is no face, no sound
     or no speech, or a file cannot be read; ConfigError where the model's features cannot be made of a sound
     file, or not without `avhubert`, the checkpoint that made those it was trained with.
     """
-    speech = read_speech(sound_path or video_path)
-    values = speech_features(model.spec, model.extractor, speech, avhubert, model.device.type)
     video = open_at_own_rate(video_path)
+    speech = _silence_like(video) if silent else read_speech(sound_path or video_path)
+    values = speech_features(model.spec, model.extractor, speech, avhubert, model.device.type)
     own_sound = read_audio(video_path, info=video.info)
     faces, num_frames = find_faces(
         video, own_sound, make_backend("dlib"), model.config.model.resolution, model.preparation
@@ -77,9 +78,15 @@ def dub(
         )
     pictures = paste_faces(frames_in_order(video_path, video.fps, order), order, redrawn)
     sound = sound_path or video_path
-    heard = SoundFile(sound, -probe(sound).sound_offset_s, frames / video.fps)
+    heard = speech if silent else SoundFile(sound, -probe(sound).sound_offset_s, frames / video.fps)
     write_playable(out, pictures, video.fps, heard)
     return Dubbed(out, frames, len(redrawn), video.fps)
+
+
+def _silence_like(video: Video) -> I16:
+    """Silence at 16 kHz that lasts as long as a video, whose frames are counted by decoding them."""
+    frames = sum(len(chunk) for chunk in video.chunks())
+    return np.zeros(round(frames * SAMPLE_RATE_HZ / video.fps), np.int16)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,8 @@ class Metric(ABC):
     name: what users ask for. values: the columns that it gives. needs_reference, needs_sound: what a pair
     must have. weights: names in `syncdiff.pipeline.weights` of the files it cannot run without. version:
     raised whenever the same input would give other statistics; kept statistics of older versions are then
-    computed again. per_clip: False for values that exist for a set only.
+    computed again. per_clip: False for values that exist for a set only. about: what it says, in a line of
+    `--list-metrics`; without it the first line of its module.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,7 @@ class Metric(ABC):
     weights: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     per_clip: ClassVar[bool] = True
+    about: ClassVar[str] = ""
 
     def settings(self) -> dict[str, Any]:
         """Everything chosen that changes the statistics or names the protocol, as plain JSON values."""

@@ -22,11 +22,15 @@ from syncdiff.evaluate.metrics.image.psnr_ssim import (
 )
 from syncdiff.evaluate.metrics.image.sharpness import Sharpness
 from syncdiff.evaluate.metrics.image.temporal_stability import Stability
+from syncdiff.evaluate.metrics.lips.lip_loudness import LipLoudness
 from syncdiff.evaluate.metrics.lips.lmd import LandmarkDistance
+from syncdiff.evaluate.metrics.lips.silence import SilentLips
+from syncdiff.evaluate.metrics.lips.voice_activity import VoiceActivity
 from syncdiff.evaluate.metrics.sync.av_correlation import AvCorrelation
 from syncdiff.evaluate.metrics.sync.avs import AvHubert, AvsPaired, AvsUnpaired
 from syncdiff.evaluate.metrics.sync.lse import LipSync
 from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, load_detector
+from syncdiff.evaluate.metrics.sync.silent_lse import SilentLse, SourceLse
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, load_original
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import NotComputed
@@ -74,6 +78,16 @@ def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
     return LipSync(network, fps=protocol.lse_fps)
 
 
+def make_silent_lse(kind: type[SilentLse] | type[SourceLse]) -> Callable[[Tools, Protocol], Metric]:
+    return lambda tools, protocol: kind(
+        SyncNet(load_original(tools.weights["syncnet"])).to(tools.device), fps=protocol.lse_fps
+    )
+
+
+def make_silent_lips(tools: Tools, protocol: Protocol) -> Metric:
+    return SilentLips(None if protocol.sound == "silence" else VoiceActivity())
+
+
 def make_identity(tools: Tools, protocol: Protocol) -> Metric:
     if protocol.identity == "dlib":
         return Identity(DlibEmbedder())
@@ -99,6 +113,8 @@ def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Prot
 
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync, lip_sync_weights),
+    "silent_lse": Entry(SilentLse, make_silent_lse(SilentLse)),
+    "source_lse": Entry(SourceLse, make_silent_lse(SourceLse)),
     "correlation": Entry(AvCorrelation, lambda tools, protocol: AvCorrelation()),
     "psnr": Entry(Psnr, lambda tools, protocol: Psnr()),
     "psnr_face": Entry(PsnrFace, lambda tools, protocol: PsnrFace()),
@@ -110,6 +126,8 @@ METRICS: Mapping[str, Entry] = {
     "lpips": Entry(Lpips, make_lpips),
     "fid": Entry(Fid, make_fid),
     "lmd": Entry(LandmarkDistance, lambda tools, protocol: LandmarkDistance(protocol.lmd_face_px)),
+    "silent_lips": Entry(SilentLips, make_silent_lips),
+    "lip_loudness": Entry(LipLoudness, lambda tools, protocol: LipLoudness(VoiceActivity())),
     "identity": Entry(Identity, make_identity),
     "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
     "stability": Entry(Stability, lambda tools, protocol: Stability()),
@@ -140,7 +158,7 @@ def choose_metrics(
     Raises ConfigError for a name that no metric has.
     """
     names = protocol.metrics if wanted is None else tuple(dict.fromkeys(wanted))
-    for name in (*protocol.metrics, *names):
+    for name in (*protocol.metrics, *protocol.on_request, *names):
         if name not in entries:
             close = get_close_matches(name, entries, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(entries)}"
@@ -163,7 +181,7 @@ def choose_metrics(
 
 
 def _why_not(name: str, entry: Entry, protocol: Protocol, has_references: bool) -> tuple[str, str] | None:
-    if name not in protocol.metrics:
+    if name not in (*protocol.metrics, *protocol.on_request):
         return "not-in-protocol", f"protocol {protocol.name} ({protocol.about}) does not have it"
     if entry.metric.needs_reference and not has_references:
         return "no-reference", "it compares with references; give --reference DIR, --data STORE or a --list"

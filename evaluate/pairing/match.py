@@ -177,7 +177,7 @@ class _Search:
 
     def _add(self, case: Case, sound: Path | None) -> None:
         """A case with the sound that the protocol wants; `sound`: that of the references, if known."""
-        if self.protocol.sound == "generated":
+        if self.protocol.sound in ("generated", "silence"):
             self.cases.append(replace(case, sound=case.generated))
         elif sound is not None:
             self.cases.append(replace(case, sound=sound))

@@ -204,3 +204,19 @@ def test_pasting_scales_the_made_face_to_the_crop() -> None:
     pasted = paste(frame, np.full((20, 20, 3), 200, np.uint8), np.eye(2, 3, dtype=np.float32), mask)
     assert pasted[30, 20].tolist() == [200, 200, 200]
     assert not pasted[:19].any() and not pasted[41:].any()
+
+
+def test_silent_drives_each_clip_with_silence(
+    model: Model, make_store: Callable[..., Path], tmp_path: Path
+) -> None:
+    root = make_store(tmp_path / "data", {"test": [12, 20]}, silent=(1,))
+    outcome, _ = run(model, root, tmp_path / "silent", "silent")
+    assert (outcome.generated, outcome.left_out) == (2, []), "a clip without sound can be driven by silence"
+    run(model, root, tmp_path / "own")
+    for clip, length in zip(open_dataset(root, "test"), (12, 20), strict=True):
+        path = tmp_path / "silent" / f"{short_name(clip.clip_id)}.mp4"
+        heard = read_audio(path)
+        assert len(frames(path)) == length
+        assert heard is not None and np.abs(heard).max() <= 1 and abs(len(heard) - 640 * length) < 1100
+    first = f"{short_name(open_dataset(root, 'test')[0].clip_id)}.mp4"
+    assert (frames(tmp_path / "silent" / first) != frames(tmp_path / "own" / first)).any()

@@ -167,3 +167,13 @@ def test_a_video_without_a_face_is_refused(model: Model, tmp_path: Path) -> None
     with pytest.raises(ClipError, match="no-face"):
         dub(model, empty, speech(tmp_path / "s.wav", 1.0), tmp_path / "out.mp4", 4)
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_silent_lasts_as_long_as_the_video(model: Model, spoken: Path, tmp_path: Path) -> None:
+    done = dub(model, spoken, None, tmp_path / "out.mp4", 4, lambda text: None, silent=True)
+    assert done.frames == done.redrawn == FRAMES
+    heard = read_audio(tmp_path / "out.mp4")
+    assert heard is not None and np.abs(heard).max() <= 1
+    own = tmp_path / "own.mp4"
+    dub(model, spoken, None, own, 4, lambda text: None)
+    assert (frames(tmp_path / "out.mp4") != frames(own)).any()

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -65,7 +65,7 @@ class LipSync(Metric):
     """LSE by protocol `wav2lip-lrs`. fps: see `jpeg_frames`."""
 
     name = "lse"
-    values = LSE_VALUES
+    values: ClassVar[tuple[Value, ...]] = LSE_VALUES
     needs_reference = False
     needs_sound = True
     weights = ("syncnet",)
@@ -77,11 +77,15 @@ class LipSync(Metric):
     def settings(self) -> dict[str, Any]:
         return {"protocol": "wav2lip-lrs", "fps": self._fps}
 
-    def measure(self, pair: ClipPair) -> Statistics:
+    def distances(self, pair: ClipPair) -> SyncDistances:
+        """Distances of the generated clip and the sound that drove it. Raises as `sync_distances`."""
         clip, sound = pair.generated, pair.sound
-        distances = sync_distances(
+        return sync_distances(
             self._network, clip.path, sound.path, fps=self._fps, video_info=clip.info, sound_info=sound.info
         )
+
+    def measure(self, pair: ClipPair) -> Statistics:
+        distances = self.distances(pair)
         return {
             "mean_distances": distances.mean_distances.numpy(),
             "windows": np.int64(distances.windows),

@@ -32,9 +32,12 @@ def test_metrics_without_weights_are_made_from_nothing(name: str):
 
 @pytest.mark.parametrize("protocol", protocol_names())
 def test_protocols_name_metrics_that_exist(protocol: str):
-    assert set(load_protocol(protocol).metrics) <= set(METRICS)
+    loaded = load_protocol(protocol)
+    assert {*loaded.metrics, *loaded.on_request} <= set(METRICS)
+    assert not set(loaded.metrics) & set(loaded.on_request)
 
 
 def test_every_metric_is_in_a_protocol():
-    named = {metric for protocol in protocol_names() for metric in load_protocol(protocol).metrics}
+    protocols = [load_protocol(name) for name in protocol_names()]
+    named = {metric for protocol in protocols for metric in (*protocol.metrics, *protocol.on_request)}
     assert named == set(METRICS)

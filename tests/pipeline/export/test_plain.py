@@ -14,8 +14,8 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncdiff.pipeline.features.filterbanks import wav2lip_mel
 from syncdiff.pipeline.export.plain import export_frames, export_wav2lip, export_webdataset, folder_name
+from syncdiff.pipeline.features.filterbanks import wav2lip_mel
 from syncdiff.pipeline.store.read import open_dataset
 
 
