@@ -26,7 +26,8 @@ from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.records import ClipError
 
-FORMAT = 1
+FORMAT = 2  # raised whenever all metrics see other pictures or sound: 2 pairs pictures by index
+PASSING_REASONS = ("pipeline-failed",)  # an ffmpeg of `syncnet-tracks`, which writes files
 _ERROR = "__error__"
 _UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
@@ -73,6 +74,23 @@ class Cache:
         finally:
             part.unlink(missing_ok=True)
         return path
+
+
+def is_lasting(error: ClipError) -> bool:
+    """Whether a failure comes from what is in the files, so that it may be kept with them.
+
+    Not kept is what may be otherwise at the next try: a failure of the machine (memory of the CPU or GPU,
+    disk, a process that was ended) behind the error, and everything that reading the media met, which
+    ffmpeg's words do not tell apart and which is soon found again.
+    """
+    if error.transient or error.stage == "media" or error.reason in PASSING_REASONS:
+        return False
+    cause = error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, (OSError, MemoryError, RuntimeError)):  # PyTorch's and dlib's are RuntimeErrors
+            return False
+        cause = cause.__cause__ or cause.__context__
+    return True
 
 
 def load_entry(path: Path) -> Statistics | ClipError | None:

@@ -49,13 +49,14 @@ class Protocol:
     it has no right mouth to compare with. lines: what a list's lines hold, "files" (`generated, reference[,
     sound]`) or "pairs" (`<sound clip> <picture clip>`, as Wav2Lip's lists do). sound: which file's sound is
     taken, unless a list names a third; "silence" for videos that were driven by silence, whose files' sound
-    is not listened to. fps: frame rate at which everything is compared. tracker: face
-    tracking backend. metrics: those that make sense here. on_request: those that do, too, but are computed
-    only when asked for by name. lse: how LSE is computed, never two ways in one
-    report. lse_fps: rate to which clips are brought before it; `auto` takes their own. lse_min_track_frames:
-    shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at. lpips_size_px: side to
-    which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face to which landmark
-    distances are scaled. identity: "dlib", or the path of another face network (see
+    is not listened to. fps: frame rate at which clips are compared that cannot be compared picture by
+    picture. pixels: "stored" takes pixels for square, as OpenCV and the papers' scripts do, "square" first
+    widens pictures whose pixels are not. tracker: face tracking backend. metrics: those that make sense here.
+    on_request: those that do, too, but are computed only when asked for by name. lse: how LSE is computed,
+    never two ways in one report. lse_fps: rate to which clips are brought before it; `auto` takes their own.
+    lse_min_track_frames: shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at.
+    lpips_size_px: side to which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face
+    to which landmark distances are scaled. identity: "dlib", or the path of another face network (see
     `syncdiff.evaluate.metrics.identity.csim`). avhubert: the weights of AVS. aggregation: how a method's
     value is made from its clips, where its metric does not say otherwise.
     """
@@ -66,6 +67,7 @@ class Protocol:
     lines: Literal["files", "pairs"] = "files"
     sound: Literal["generated", "reference", "silence"] = "generated"
     fps: Annotated[int, AfterValidator(_at_our_rate)] = FPS
+    pixels: Literal["stored", "square"] = "stored"
     tracker: Literal["dlib", "face-alignment"] = "dlib"
     metrics: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     on_request: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()

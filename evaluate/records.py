@@ -120,10 +120,13 @@ class Pooled:
 
 @dataclass(frozen=True)
 class FormatMismatch:
-    """How a generated clip and its reference differ in length, size and rate.
+    """How a generated clip and its reference differ in length, size, rate and start.
 
-    frames: generated minus reference at 25 per second. flagged: by more than 2 frames or 5 %. resized_from:
-    the generated (width, height) where it is not the reference's. Rates are those of the files.
+    frames: generated minus reference, of the pictures that were to be compared: as stored (by_index), or at
+    25 per second. flagged: by more than 2 frames or 5 %, or the start by more than half a frame.
+    resized_from: the generated (width, height) where it is not the reference's. Rates are those of the files.
+    start_s: how much later, against its own sound, the generated picture starts than the reference's; 0 where
+    either has no sound. Pixel aspects are width over height of a stored pixel.
     """
 
     method: str
@@ -135,16 +138,31 @@ class FormatMismatch:
     reference_size: tuple[int, int]
     generated_fps: float | None
     reference_fps: float | None
+    by_index: bool = True
+    start_s: float = 0.0
+    generated_pixel_aspect: float = 1.0
+    reference_pixel_aspect: float = 1.0
 
     @property
     def frames(self) -> int:
         return self.generated_frames - self.reference_frames
 
     @property
+    def starts_differ(self) -> bool:
+        """By a millisecond or more: time stamps are often rounded to it."""
+        return abs(self.start_s) >= 0.001
+
+    @property
+    def oblong_pixels(self) -> bool:
+        """Whether either file asks for pixels that are not square."""
+        return (self.generated_pixel_aspect, self.reference_pixel_aspect) != (1.0, 1.0)
+
+    @property
     def differs(self) -> bool:
         """Whether there is anything to tell."""
         rates = self.generated_fps != self.reference_fps
-        return bool(self.frames) or self.resized_from is not None or rates
+        sizes = self.resized_from is not None or self.oblong_pixels
+        return bool(self.frames) or sizes or rates or self.starts_differ
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from syncdiff.evaluate.cache import Cache, Inputs, Key, load_entry, read_inputs
-from syncdiff.evaluate.clip_pair import ClipPair, Footage
+from syncdiff.evaluate.cache import Cache, Inputs, Key, is_lasting, load_entry, read_inputs
+from syncdiff.evaluate.clip_pair import ClipPair, Footage, of_one_length
 from syncdiff.evaluate.metrics.base import Metric, Statistics
 from syncdiff.evaluate.metrics.registry import METRICS, Entry, Tools
 from syncdiff.evaluate.pairing.dataset_references import StoredClip, write_stored
@@ -30,8 +30,7 @@ from syncdiff.pipeline.store.manifest import package_version, versions
 from syncdiff.pipeline.weights import WeightFile, WeightsError
 
 FORMAT = "form"  # the name under which sizes and lengths lie in the cache
-MAX_LENGTH_DIFFERENCE_FRAMES = 2
-MAX_LENGTH_DIFFERENCE_SHARE = 0.05
+MAX_START_DIFFERENCE_S = 0.5 / FPS
 LOAD = "load"
 _PACKAGES = (
     "torch",
@@ -151,11 +150,13 @@ class Scorer:
         return self._metric(name).pool(map(_load_statistics, entries))
 
     def _metric(self, name: str) -> Metric:
-        """The metric, loaded once. Raises LoadError, each time the same."""
+        """The metric, loaded once. Raises LoadError, each time the same unless memory ran short."""
         if name not in self._metrics:
             tools = Tools(self.device, {file.entry.name: file.path for file in self._work.weights})
             try:
                 self._metrics[name] = self._entries[name].make(tools, self._work.protocol)
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                raise LoadError(_describe(error)) from error
             except Exception as error:  # not hidden: it is raised below and recorded for each clip
                 self._metrics[name] = LoadError(_describe(error))
         metric = self._metrics[name]
@@ -174,7 +175,12 @@ class Scorer:
     def _pair(self, case: Case) -> ClipPair:
         """Roles that one file has are one `Footage`, which is decoded once."""
         paths = (case.generated, case.sound, case.reference)
-        footage = {path: Footage(path, lambda: self._backend) for path in paths if path is not None}
+        square = self._work.protocol.pixels == "square"
+        footage = {
+            path: Footage(path, lambda: self._backend, square_pixels=square)
+            for path in paths
+            if path is not None
+        }
         reference = None if case.reference is None else footage[case.reference]
         return ClipPair(case.clip, footage[case.generated], reference, footage[case.sound])
 
@@ -222,6 +228,7 @@ class Scorer:
             "settings": settings,
             "weights": {f.entry.name: f.sha256 for f in self._work.weights if f.entry.name in weights},
             "tracker": self._work.protocol.tracker,
+            "pixels": self._work.protocol.pixels,
             "versions": self._versions,
             "inputs": dict(inputs.digests),
         }
@@ -240,7 +247,7 @@ class Scorer:
             try:
                 content = measure()
             except ClipError as error:
-                if error.transient:
+                if not is_lasting(error):
                     raise
                 content = error
             if not inputs.unchanged():
@@ -255,16 +262,22 @@ class Scorer:
 
 
 def measure_format(pair: ClipPair) -> Statistics:
-    """Frames at 25 per second, sizes and rates of the generated and the reference file, as they are kept."""
-    both = (pair.generated, pair.target)
+    """Frames that are compared, sizes, rates, starts and pixels of the generated and the reference file."""
+    both = pair.compared
     frames = [clip.num_frames for clip in both]
-    allowed = min(MAX_LENGTH_DIFFERENCE_FRAMES, MAX_LENGTH_DIFFERENCE_SHARE * frames[1])
-    rates = [np.nan if clip.info.source_fps is None else clip.info.source_fps for clip in both]
+    infos = [clip.info for clip in both]
+    # nothing leads in `Footage`: the sound's offset is how much later than the picture it begins
+    starts = [-info.sound_offset_s for info in infos]
+    start_s = starts[0] - starts[1] if all(info.has_audio for info in infos) else 0.0
+    late = abs(start_s) > MAX_START_DIFFERENCE_S
     return {
         "frames": np.array(frames),
-        "flagged": np.array(abs(frames[0] - frames[1]) > allowed),
+        "flagged": np.array(not of_one_length(*frames) or late),
         "sizes_px": np.array([clip.size_px for clip in both]),
-        "fps": np.array(rates, np.float64),
+        "fps": np.array([np.nan if info.source_fps is None else info.source_fps for info in infos]),
+        "by_index": np.array(pair.by_index),
+        "start_s": np.array(start_s),
+        "pixel_aspects": np.array([info.pixel_aspect for info in infos]),
     }
 
 
@@ -273,6 +286,7 @@ def format_mismatch(case: Case, statistics: Statistics) -> FormatMismatch:
     frames = [int(count) for count in statistics["frames"]]
     generated_px, reference_px = ((int(w), int(h)) for w, h in statistics["sizes_px"])
     rates = [None if np.isnan(rate) else float(rate) for rate in statistics["fps"]]
+    aspects = [float(aspect) for aspect in statistics["pixel_aspects"]]
     return FormatMismatch(
         method=case.method,
         clip=case.clip,
@@ -283,6 +297,10 @@ def format_mismatch(case: Case, statistics: Statistics) -> FormatMismatch:
         reference_size=reference_px,
         generated_fps=rates[0],
         reference_fps=rates[1],
+        by_index=bool(statistics["by_index"]),
+        start_s=float(statistics["start_s"]),
+        generated_pixel_aspect=aspects[0],
+        reference_pixel_aspect=aspects[1],
     )
 
 

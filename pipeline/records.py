@@ -215,6 +215,7 @@ _ADVICE = {
     "truncated": "The file breaks off. Copy or download it again.",
     "decode-error": "Play it. If it plays, convert it with ffmpeg; if not, fetch it again.",
     "decode-timeout": "ffmpeg hangs on this file. Convert it, or leave it out.",
+    "interrupted": "ffmpeg was ended, or the disk is full. Run the same command again; it tries these again.",
     "no-video": "Nothing to do: there is only sound in it.",
     "too-large": "Scale it down first.",
     "too-long": "Cut it into parts first.",

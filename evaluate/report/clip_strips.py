@@ -131,7 +131,7 @@ def draw_clips(cases: Sequence[Case], backend: FaceBackend, most_bytes: int) -> 
 
 def _draw_clip(case: Case, reference: Excerpt | None, backend: FaceBackend, most_bytes: int) -> Pictures:
     generated, sound = Excerpt(case.generated, lambda: backend), Footage(case.sound, lambda: backend)
-    pair = ClipPair(case.clip, generated, reference, sound)
+    pair = ClipPair(case.clip, generated, reference, sound, by_time=True)
     try:
         count = pair.generated.num_frames if reference is None else pair.num_frames
         return _draw(pair, count, most_bytes)

@@ -39,25 +39,40 @@ def failure_groups(evaluation: Evaluation) -> tuple[FailureGroup, ...]:
 
 def mismatch_sentence(evaluation: Evaluation) -> str:
     """How many clips differ in form from their references and what was done; empty where none does."""
-    differing = sum(mismatch.differs for mismatch in evaluation.mismatches)
+    differing = [mismatch for mismatch in evaluation.mismatches if mismatch.differs]
     if not differing:
         return ""
+    by_time = sum(not mismatch.by_index for mismatch in differing)
+    sentences = [
+        f"{clips_text(len(differing))} not of the reference's length, size, rate or start.",
+        "Compared picture by picture, in the reference's size"
+        + (f"; {by_time:,} at 25 fps over the frames that both have." if by_time else "."),
+    ]
+    late = [abs(mismatch.start_s) for mismatch in differing if mismatch.starts_differ]
+    if late:
+        most = f"by up to {max(late) * 1000:.0f} ms"
+        sentences.append(f"Picture against sound starts at another time {most}: {len(late):,}.")
+    oblong = sum(mismatch.oblong_pixels for mismatch in differing)
+    if oblong:
+        stored = evaluation.protocol.get("pixels") != "square"
+        done = "taken for square, as OpenCV does (pixels: square widens them)" if stored else "widened"
+        sentences.append(f"Pixels stated as not square, {done}: {oblong:,}.")
     flagged = len(flagged_mismatches(evaluation))
-    return (
-        f"{clips_text(differing)} not of the reference's length, size or rate: compared over the frames "
-        f"that both have, at 25 fps, in the reference's size. "
-        f"Longer or shorter by over 2 frames or 5 %: {flagged:,}."
-    )
+    sentences.append(f"Length off by over 2 frames or 5 %, or start by over 20 ms: {flagged:,}.")
+    return " ".join(sentences)
 
 
 def flagged_mismatches(evaluation: Evaluation) -> tuple[FormatMismatch, ...]:
-    """Clips whose length differs by more than the rule allows."""
+    """Clips whose length or start differs by more than the rule allows."""
     return tuple(mismatch for mismatch in evaluation.mismatches if mismatch.flagged)
 
 
 def mismatch_text(mismatch: FormatMismatch) -> str:
     text = f"{mismatch.method}, {mismatch.clip}: {mismatch.generated_frames:,} frames, "
     text += f"{mismatch.reference_frames:,} in the reference"
+    if mismatch.starts_differ:
+        order = "later" if mismatch.start_s > 0 else "earlier"
+        text += f"; its picture starts {abs(mismatch.start_s) * 1000:.0f} ms {order} against its sound"
     if mismatch.resized_from is None:
         return text
     (width, height), (to_width, to_height) = mismatch.resized_from, mismatch.reference_size

@@ -7,10 +7,12 @@ costs one clip and not a worker.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import selectors
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -28,6 +30,8 @@ SOURCE = "source"  # stands for the input file in an ffmpeg-python graph
 # can fill gigabytes in between.
 LOG_HEAD_BYTES = 256 * 1024
 LOG_TAIL_BYTES = 16 * 1024
+# The system ends what takes too much memory by SIGKILL.
+ENDED_FROM_OUTSIDE = tuple(-sent for sent in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
 READ_BYTES = 1024 * 1024
 
 
@@ -140,7 +144,9 @@ class FfmpegProcess:
     def finish(self) -> int:
         """Read the log to its end and return the process's exit status, once the output has been read.
 
-        Raises ClipError("media", "decode-timeout") when the process does not end.
+        Raises ClipError("media", "decode-timeout") when the process does not end, and ("media",
+        "interrupted") where it was ended from outside or had no room on the disk: what it gave is then not
+        all of the file.
         """
         deadline = time.monotonic() + self._stall_s
         while self._selector.get_map():
@@ -150,9 +156,15 @@ class FfmpegProcess:
                 elif not os.read(self._out, READ_BYTES):
                     self._end_output()
         try:
-            return self._process.wait(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
+            status = self._process.wait(timeout=max(0.0, deadline - time.monotonic()) + 1.0)
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
+        if status in ENDED_FROM_OUTSIDE:
+            detail = f"ffmpeg was ended from outside (signal {-status}); memory may have run short"
+            raise ClipError("media", "interrupted", detail, transient=True)
+        if status != 0 and os.strerror(errno.ENOSPC) in self.log:
+            raise ClipError("media", "interrupted", "ffmpeg found no room on the disk", transient=True)
+        return status
 
     def _wait_until(self, deadline: float) -> list[tuple[selectors.SelectorKey, int]]:
         left = deadline - time.monotonic()

@@ -46,14 +46,14 @@ INPUT_OPTIONS = {
 class MediaInfo:
     """What a file holds, from ffmpeg's report and from its first picture and sound, decoded.
 
-    width_px, height_px: of the frames delivered (upright, square pixels), 0 without video. source_fps:
-    pictures per second on average, nominal_fps: the rate that the time stamps are made for (both to two
-    decimals, as ffmpeg prints them). duration_s: of the whole file. pixel_aspect: width over height of a
-    stored pixel. lead_frames: how often the first picture is repeated because the sound starts before it.
-    sound_offset_s: time of the first sound sample minus time of frame 0. pixel_format, sample_format: what
-    the decoders deliver, in ffmpeg's names; full_range: luma uses 0 to 255 and not 16 to 235. None stands for
-    what the file does not say. Of several streams of a kind, the first is meant; cover art is no video, and a
-    sound stream without sound is none.
+    width_px, height_px: of the frames delivered (upright, square pixels), 0 without video. stored_width_px:
+    of the upright picture before its pixels are made square. source_fps: pictures per second on average,
+    nominal_fps: the rate that the time stamps are made for (both to two decimals, as ffmpeg prints them).
+    duration_s: of the whole file. pixel_aspect: width over height of a stored pixel. lead_frames: how often
+    the first picture is repeated because the sound starts before it. sound_offset_s: time of the first sound
+    sample minus time of frame 0. pixel_format, sample_format: what the decoders deliver, in ffmpeg's names;
+    full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not say. Of several
+    streams of a kind, the first is meant; cover art is no video, and a sound stream without sound is none.
     """
 
     has_video: bool
@@ -65,6 +65,7 @@ class MediaInfo:
     nominal_fps: float | None = None
     video_codec: str | None = None
     rotation_deg: float = 0.0
+    stored_width_px: int = 0
     pixel_aspect: float = 1.0
     audio_codec: str | None = None
     audio_hz: int | None = None
@@ -197,7 +198,7 @@ def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
     width, height = (int(side) for side in first["dimensions"].split("x"))
     numerator, denominator = (int(part) for part in first["sar"].split("/"))
     aspect = numerator / denominator if numerator and denominator else 1.0
-    width = max(1, round(width * aspect))
+    stored_width, width = width, max(1, round(width * aspect))
     if width * height > MAX_PIXELS:
         raise ClipError("media", "too-large", f"made square, its pixels are more than {MAX_PIXELS}")
     stream = next(iter(_pictures(report)), "")
@@ -206,6 +207,7 @@ def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
     return {
         "width_px": width,
         "height_px": height,
+        "stored_width_px": stored_width,
         "pixel_aspect": aspect,
         "video_codec": _match(r"Video: (\w+)", stream),
         "pixel_format": pixels[1] if pixels else None,

@@ -41,7 +41,8 @@ class Video:
 
     `damage` is None until a pass over the frames has met an error in the file; then it is ffmpeg's first
     message. A damaged file is used as far as it decodes, unless less than MIN_DECODED_SHARE of its stated
-    duration does.
+    duration does. by_index: every picture that the file stores, once, whatever its time stamp; `fps` is then
+    only what they are said to have.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Video:
         fps: Fraction = Fraction(FPS),
         stall_s: float = STALL_S,
         scaling: str | None = None,
+        by_index: bool = False,
     ) -> None:
         self.path = path
         self.info = info
@@ -59,6 +61,7 @@ class Video:
         self.damage: str | None = None
         self._stall_s = stall_s
         self._scaling = scaling
+        self._by_index = by_index
         self._whole: U8 | None = None
 
     def chunks(self, max_bytes: int = CHUNK_BYTES) -> Iterator[U8]:
@@ -108,9 +111,12 @@ class Video:
         info = self.info
         # A change of size must not set up the filters anew: setpts and fps would count time from zero again.
         stream = media_input(max_pixels=MAX_PIXELS, reinit_filter=0)["V:0"]
-        # In microseconds, since the time base of a stream can be as coarse as its frames.
-        lead_us = info.lead_frames * 1_000_000 // FPS
-        stream = stream.filter("settb", "1/1000000").filter("setpts", f"PTS-STARTPTS+{lead_us}")
+        if self._by_index:
+            stream = stream.filter("settb", str(1 / self.fps)).filter("setpts", "N")
+        else:
+            # In microseconds, since the time base of a stream can be as coarse as its frames.
+            lead_us = info.lead_frames * 1_000_000 // FPS
+            stream = stream.filter("settb", "1/1000000").filter("setpts", f"PTS-STARTPTS+{lead_us}")
         # start_time repeats the first picture back to the start.
         stream = stream.filter("fps", fps=self.fps, start_time=0)
         kernel = {"flags": self._scaling} if self._scaling else {}
@@ -135,10 +141,12 @@ def open_video(
     info: MediaInfo | None = None,
     fps: Fraction = Fraction(FPS),
     size_px: tuple[int, int] | None = None,
+    by_index: bool = False,
     stall_s: float = STALL_S,
 ) -> Video:
     """Open the pictures of a file; `info` saves probing it again. `fps` may be another rate than 25: the
     source's own, for a generator that keeps it. `size_px`: width and height to scale to, by Lanczos' kernel.
+    `by_index`: the pictures one by one as they are stored (see `Video`).
 
     Raises ClipError as `probe` does, and with reason no-video.
     """
@@ -146,9 +154,9 @@ def open_video(
     if not info.has_video:
         raise ClipError("media", "no-video", "the file holds no moving picture")
     if size_px is None:
-        return Video(path, info, fps=fps, stall_s=stall_s)
+        return Video(path, info, fps=fps, stall_s=stall_s, by_index=by_index)
     scaled = replace(info, width_px=size_px[0], height_px=size_px[1])
-    return Video(path, scaled, fps=fps, stall_s=stall_s, scaling="lanczos")
+    return Video(path, scaled, fps=fps, stall_s=stall_s, scaling="lanczos", by_index=by_index)
 
 
 def read_audio(path: Path, *, info: MediaInfo | None = None, stall_s: float = STALL_S) -> I16 | None:

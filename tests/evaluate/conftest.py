@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import stand_in_weights
 import torch
+from typing_extensions import Self
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces
 from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
+from syncdiff.pipeline.media.probe import MediaInfo
 from syncdiff.pipeline.records import ClipError
 
 
@@ -66,7 +68,18 @@ def tone(seconds: float = 1.0, rate_hz: int = 16000) -> list[str]:
     return ["-f", "lavfi", "-i", f"{noise},tremolo=f=4"]
 
 
-class StillFootage:
+class StandIn:
+    """What `Footage` says of a video that stores its pictures at 25 per second."""
+
+    info = MediaInfo(has_video=True, has_audio=False, duration_s=None, source_fps=25.0)
+    varying_rate = False
+
+    @property
+    def stored(self) -> Self:
+        return self
+
+
+class StillFootage(StandIn):
     """Stands for a video of one repeated picture, whose face (dlib's mean shape) is known."""
 
     def __init__(self, frame: np.ndarray, frames: int, face: bool, sound: np.ndarray | None = None) -> None:
@@ -110,7 +123,7 @@ class StillPair:
             self.face_box_px = np.rint(faces.boxes_px[0]).astype(int)
 
 
-class MovingFootage:
+class MovingFootage(StandIn):
     """Stands for a video of grey pictures, or of those given, with a face whose mouth opens as told."""
 
     size_px = (200, 160)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from syncdiff.evaluate.cache import Cache, Key, load_entry, read_inputs
 from syncdiff.evaluate.clip_pair import ClipPair
@@ -176,6 +177,53 @@ def test_declared_failures_are_kept_and_transient_ones_tried_again(tmp_path: Pat
         assert failure(bench.score(case)) == ("track", "no-face", False)
         assert failure(bench.score(case)) == ("track", "no-face", False)
         assert bench.calls == calls
+
+
+@pytest.mark.parametrize(
+    "cause",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), OSError(28, "No space left on device")],
+    ids=["CUDA", "memory", "disk"],
+)
+@pytest.mark.parametrize("declared", [False, True])
+def test_what_the_machine_lacked_is_no_property_of_the_clip(
+    tmp_path: Path, case: Case, cause: Exception, declared: bool
+) -> None:
+    failing = [True]
+
+    def measure(pair: ClipPair) -> Statistics:
+        if not failing:
+            return {"mean": np.float64(1)}
+        failing.pop()
+        if declared:
+            raise ClipError("track", "no-face", "the network found nothing") from cause
+        raise cause
+
+    bench = Bench(tmp_path / "cache", measure)
+    assert not bench.score(case).outcomes[0].values
+    assert bench.score(case).outcomes[0].values == {"fake": 1}
+
+
+def test_a_network_that_found_no_memory_is_loaded_again(tmp_path: Path, case: Case) -> None:
+    bench, errors = Bench(tmp_path / "cache"), [torch.OutOfMemoryError("CUDA out of memory")]
+
+    def make(*_: Any) -> Metric:
+        if errors:
+            raise errors.pop()
+        return bench.kind()
+
+    scorer = Scorer(Work(bench.protocol, (), bench.folder), {"fake": Entry(bench.kind, make)})
+    assert failure(scorer.score(Task(case, ("fake",)))) == (LOAD, "cannot-load", True)
+    assert scorer.score(Task(case, ("fake",))).outcomes[0].values
+
+
+def test_what_reading_met_is_tried_again(tmp_path: Path, case: Case) -> None:
+    def fail(pair: ClipPair) -> Statistics:
+        raise ClipError("media", "decode-timeout", "ffmpeg gave nothing for 60 s")
+
+    bench = Bench(tmp_path / "cache", fail)
+    bench.score(case)
+    bench.score(case)
+    assert bench.calls == 2
 
 
 def test_an_unexpected_exception_names_clip_metric_and_place(tmp_path: Path, case: Case) -> None:

@@ -13,6 +13,7 @@ steps. Values depend on checkpoint and layer, so they compare within one report 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,7 @@ class AvsPaired(_AvHubertMetric):
     values = (Value("avs_m", "AVSm", "higher"), Value("avs_v", "AVSv", "higher"))
 
     def measure(self, pair: ClipPair) -> Statistics:
+        pair = replace(pair, by_time=True)  # in step with the sound, and at AV-HuBERT's 25 a second
         generated_faces, reference_faces = pair.generated_faces, pair.reference_faces
         start, stop = speaking_frames(self.name, generated_faces.present & reference_faces.present)
         frames = islice(pair.frames(), start, stop)

@@ -115,3 +115,16 @@ def test_error_lines_hold_no_address_and_no_path() -> None:
     )
     want = ["error while decoding MB 3 4", "Error opening input: Invalid data", "No such thing", "plain"]
     assert error_lines(log) == want
+
+
+@pytest.mark.parametrize(
+    "end",
+    ["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 15)", "sys.exit('video.jpg: No space left on device')"],
+)
+def test_what_is_ended_from_outside_has_not_given_all_of_the_file(end: str) -> None:
+    """It was once taken for a file that breaks off, and used as far as it went."""
+    with FfmpegProcess(python(f"import os, sys; print('half', flush=True); {end}")) as process:
+        assert process.read_all(100) == b"half\n"
+        with pytest.raises(ClipError) as error:
+            process.finish()
+    assert (error.value.reason, error.value.transient) == ("interrupted", True)
