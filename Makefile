@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-long test-faults test-fairseq quality typecheck bench learn clean
+.PHONY: help install demo test test-long test-faults test-fairseq test-originals quality typecheck bench learn clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -33,7 +33,7 @@ demo: install  ## the whole way on a small data set: prepare, train, generate, e
 	@echo "Next:           .venv/bin/syncdiff-prep lrs2 /raw/lrs2 --dry-run, and README.md"
 
 test: install  ## the tests (under 10 minutes on two cores)
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not fairseq and not faults'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not long and not fairseq and not faults and not originals'
 
 test-long: install  ## the tests that take minutes
 	$(BIN)/python -m pytest -m long
@@ -51,6 +51,12 @@ test-fairseq: install .venv-fairseq/.installed  ## our AV-HuBERT encoder against
 	.venv-fairseq/bin/python -m pip install --quiet 'pip<24.1' 'setuptools<70' wheel
 	.venv-fairseq/bin/python -m pip install --quiet 'fairseq==0.12.2' 'torch==2.5.1' 'numpy==1.23.5'
 	touch $@
+
+# Our exports read by the loaders of other projects, at the commits that tests/originals names; needs the net.
+test-originals: install  ## our exports read by the loaders they are for (needs Python 3.10 and GitHub)
+	$(BIN)/python tests/originals/get_originals.py .originals $(FAIRSEQ_PYTHON)
+	SYNCDIFF_ORIGINALS=.originals SYNCDIFF_ORIGINALS_PYTHON=$(CURDIR)/.originals/python/bin/python \
+		$(BIN)/python -m pytest -m originals tests/originals
 
 BENCH_CLIPS ?= data/sample-raw/mvlrs_v1/main
 bench: install  ## speed and memory; BENCH_CLIPS=FOLDER for clips of your own

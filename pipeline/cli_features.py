@@ -88,6 +88,34 @@ def speech(
     add_features(data, load, workers, gpus_per_worker, ray_address)
 
 
+@features_app.command("kmeans")
+def kmeans(
+    data: Data,
+    target: Annotated[Path, typer.Argument(help="The .npz file to write.")],
+    features: Annotated[str, typer.Option(help="Stored features to cluster.")] = "avhubert-both-12",
+    clusters: Annotated[int, typer.Option(min=2, help="Number of speech units.")] = 200,
+    split: Annotated[str | None, typer.Option(help="Learn from this split only.")] = "train",
+    share: Annotated[float, typer.Option(min=0.001, max=1, help="Share of the rows to learn from.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the draw of rows and of the first centres.")] = 0,
+) -> None:
+    """Learn speech units (k-means clusters of features), for `export avhubert` and `export vsp-llm`.
+
+    Example: `syncdiff-prep features kmeans data/lrs3 units/km200.npz --features avhubert-both-12`
+    """
+    from syncdiff.pipeline.features.kmeans import fit, save
+    from syncdiff.pipeline.store.read import open_dataset
+
+    try:
+        learned, distance = fit(open_dataset(data, split), features, clusters, share, seed)
+    except ValueError as error:
+        show.print_error(error)
+        sys.exit(show.FAILED)
+    save(learned, target)
+    out.print(
+        f"{escape(str(target))}: {clusters} units, mean squared distance {distance:.4g}", highlight=False
+    )
+
+
 def avhubert_loader(
     checkpoint: Path,
     modality: Literal["audio", "video", "both"] = "audio",

@@ -1,4 +1,4 @@
-"""Commands of `syncdiff-prep` beside preparation: sample, doctor, inspect, features, export, weights."""
+"""Commands of `syncdiff-prep` beside preparation: sample, doctor, inspect, weights; features and export join."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.cli_export import export_app
 from syncdiff.pipeline.cli_features import features_app
 from syncdiff.pipeline.report.inspect import print_summary, write_report
 from syncdiff.pipeline.report.summary import summarise
@@ -25,13 +26,7 @@ from syncdiff.pipeline.weights import entry_named, fetch, how_to_get, require, s
 out = Console()
 
 Data = Annotated[Path, typer.Argument(help="A prepared data set.")]
-Target = Annotated[Path, typer.Argument(help="Folder to write to.")]
-Split = Annotated[str | None, typer.Option(help="Only this split.")]
-FeatureNames = Annotated[
-    list[str] | None, typer.Option("--features", help="Features to add; may be repeated.")
-]
 
-export_app = typer.Typer(no_args_is_help=True, help="Write the data set in a form that other programs read.")
 weights_app = typer.Typer(no_args_is_help=True, help="Published weights: list, fetch, verify, convert.")
 
 
@@ -108,48 +103,6 @@ def inspect(
     print_summary(out, summary)
     report = write_report(data, sheets=sheets, summary=summary)
     out.print(f"report: {escape(str(report))}", highlight=False, soft_wrap=True)
-
-
-@export_app.command("wav2lip")
-def export_wav2lip_command(data: Data, target: Target, split: Split = None) -> None:
-    """Folders of frames and audio.wav with file lists, as Wav2Lip's training reads them.
-
-    Example: `syncdiff-prep export wav2lip data/lrs2 wav2lip/lrs2_preprocessed`
-    """
-    from syncdiff.pipeline.export.plain import export_wav2lip
-
-    done = export_wav2lip(open_dataset(data, split), target)
-    out.print(
-        f"{done.written} clips written, {done.kept} there already, {done.silent} without sound left out"
-    )
-
-
-@export_app.command("webdataset")
-def export_webdataset_command(
-    data: Data, target: Target, split: Split = None, features: FeatureNames = None
-) -> None:
-    """One tar a shard, for WebDataset.
-
-    Example: `syncdiff-prep export webdataset data/lrs2 tars --features logfbank`
-    """
-    from syncdiff.pipeline.export.plain import export_webdataset
-
-    done = export_webdataset(open_dataset(data, split), target, features or [])
-    out.print(f"{done.written} clips written, {done.kept} there already")
-
-
-@export_app.command("frames")
-def export_frames_command(
-    data: Data, target: Target, split: Split = None, features: FeatureNames = None
-) -> None:
-    """Plain files: frames, masks, audio.wav, features as .npy, and meta.json for each clip.
-
-    Example: `syncdiff-prep export frames data/lrs2 plain --split val --features mel`
-    """
-    from syncdiff.pipeline.export.plain import export_frames
-
-    done = export_frames(open_dataset(data, split), target, features or [])
-    out.print(f"{done.written} clips written, {done.kept} there already")
 
 
 @weights_app.command("list")

@@ -14,7 +14,9 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from syncdiff.pipeline.export.plain import export_frames, export_wav2lip, export_webdataset, folder_name
+from syncdiff.pipeline.export.base import folder_name
+from syncdiff.pipeline.export.plain import export_frames, export_webdataset
+from syncdiff.pipeline.export.wav2lip import export_wav2lip
 from syncdiff.pipeline.features.filterbanks import wav2lip_mel
 from syncdiff.pipeline.store.read import open_dataset
 

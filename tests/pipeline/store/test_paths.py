@@ -17,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncdiff.pipeline.datasets.clip_ids import escape_for_id, escape_path
-from syncdiff.pipeline.export.plain import export_frames, export_wav2lip
+from syncdiff.pipeline.export.plain import export_frames
+from syncdiff.pipeline.export.wav2lip import export_wav2lip
 from syncdiff.pipeline.store.paths import BAD_TEXT, StoreError, read_manifest
 from syncdiff.pipeline.store.read import open_dataset
 
