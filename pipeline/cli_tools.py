@@ -1,4 +1,4 @@
-"""Commands of `syncdiff-prep` beside preparation: sample, doctor, inspect, weights; features and export join."""
+"""Commands of `syncdiff-prep` beside preparation: sample, doctor, inspect, weights; features, export join."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ PACKAGES = (
     "pip<24.1 setuptools<70 wheel",  # fairseq 0.12.2 cannot be installed with newer ones
     "fairseq==0.12.2 torch==2.5.1 torchvision==0.20.1 torchaudio==2.5.1 numpy==1.23.5",
     "numpy==1.23.5 opencv-python-headless<4.11 kornia<0.8 transformers<4.50 diffusers==0.30.3 decord av",
-    "numpy==1.23.5 librosa more_itertools audiomentations einops safetensors sentencepiece pandas",
-    "numpy==1.23.5 scikit-learn scikit-image python_speech_features soundfile ffmpeg-python npy-append-array matplotlib",
+    "numpy==1.23.5 librosa more_itertools einops audiomentations safetensors sentencepiece pandas matplotlib",
+    "numpy==1.23.5 scikit-learn scikit-image python_speech_features soundfile ffmpeg-python",
 )
 
 
