@@ -1,4 +1,4 @@
-"""The command `syncdiff-prep`: raw data sets in, shards out. The tools beside it are in `cli_tools`."""
+"""The command `syncdiff-prep`: raw data sets in, shards out. The tools beside it are in `commands`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
-from syncdiff.pipeline.cli_features import add_features, avhubert_loader, load_or_exit, say_what_is_missing
-from syncdiff.pipeline.cli_tools import add_tools
+from syncdiff.pipeline.commands.features import (
+    add_features,
+    avhubert_loader,
+    load_or_exit,
+    say_what_is_missing,
+)
+from syncdiff.pipeline.commands.tools import add_tools
 from syncdiff.pipeline.config import ConfigError, with_settings
 from syncdiff.pipeline.datasets.base import LayoutError
 from syncdiff.pipeline.datasets.listing import LAYOUTS, Listing, read_layout

@@ -15,8 +15,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from syncdiff.pipeline import console as show
-from syncdiff.pipeline.cli_export import export_app
-from syncdiff.pipeline.cli_features import features_app
+from syncdiff.pipeline.commands.export import export_app
+from syncdiff.pipeline.commands.features import features_app
 from syncdiff.pipeline.report.inspect import print_summary, write_report
 from syncdiff.pipeline.report.summary import summarise
 from syncdiff.pipeline.sample.dataset import make_sample

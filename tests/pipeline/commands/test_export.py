@@ -68,5 +68,5 @@ def test_landmarks_need_the_raw_data(prepared_sample: Path, sample_raw: Path, tm
 
 
 def test_a_target_that_lacks_its_features_says_so(prepared_sample: Path, tmp_path: Path) -> None:
-    code, said = run("export", "avh-align", prepared_sample, tmp_path, "--split", "val")
+    code, _ = run("export", "avh-align", prepared_sample, tmp_path, "--split", "val")
     assert code == 1

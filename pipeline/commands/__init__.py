@@ -1,0 +1,1 @@
+"""Commands of `syncdiff-prep` beside preparation itself, which is in `pipeline/cli.py`."""
