@@ -26,7 +26,7 @@ from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.report.render import visible
 from syncdiff.pipeline.store.paths import StoreError
-from syncdiff.pipeline.weights import WeightsError
+from syncdiff.pipeline.weights.published import WeightsError
 
 if TYPE_CHECKING:
     from syncdiff.evaluate.metrics.registry import MetricChoice

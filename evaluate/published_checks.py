@@ -26,21 +26,24 @@ from typing import Literal, TypeAlias
 
 import cv2
 import numpy as np
+import torch
 from skimage.data import astronaut
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import Tensor
 
 from syncdiff.evaluate.metrics.distribution.fid import (
     Moments,
+    build_inception,
     frechet_distance,
     inception_features,
-    load_inception,
 )
-from syncdiff.evaluate.metrics.image.lpips import load_lpips, lpips_distances
+from syncdiff.evaluate.metrics.image.lpips import build_lpips, lpips_distances
 from syncdiff.evaluate.metrics.image.psnr_ssim import psnr_db, ssim
 from syncdiff.evaluate.metrics.sync.lse import sync_distances
-from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, load_original
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, build_original
 from syncdiff.pipeline.records import U8, ClipError
-from syncdiff.pipeline.weights import WeightFile, WeightsError, require, weights_folder
+from syncdiff.pipeline.weights.published import WeightFile, WeightsError, require, weights_folder
+from syncdiff.pipeline.weights.torch_file import read_weights
 
 CLIP_ADDRESS = "https://www.robots.ox.ac.uk/~vgg/software/lipsync/data/example.avi"
 PICTURES_ADDRESS = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/imgs"
@@ -124,7 +127,7 @@ class _Check:
 
     source: str
     weights: str
-    measure: Callable[[CheckInputs, Path], _Figures]
+    measure: Callable[[CheckInputs, Mapping[str, Tensor]], _Figures]
 
 
 def default_inputs() -> tuple[Path, Path]:
@@ -141,7 +144,7 @@ def run_check(name: str, inputs: CheckInputs) -> list[Comparison]:
     try:
         if check.weights:
             weights = require(check.weights, allow_unverified=inputs.unverified_weights)
-        measured, expected = check.measure(inputs, Path() if weights is None else weights.path)
+        measured, expected = check.measure(inputs, {} if weights is None else read_weights(weights))
     except (WeightsError, _MissingError) as error:
         return [missing(detail=str(error))]
     except (ClipError, OSError, RuntimeError, ValueError) as error:
@@ -161,38 +164,39 @@ def run_check(name: str, inputs: CheckInputs) -> list[Comparison]:
     return comparisons
 
 
-def _lse(inputs: CheckInputs, weights: Path) -> _Figures:
+def _lse(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     _require_file(inputs.clip, CLIP_ADDRESS, "--clip")
-    found = sync_distances(SyncNet(load_original(weights)), inputs.clip, fps=None)
+    found = sync_distances(SyncNet(build_original(weights)), inputs.clip, fps=None)
     measured = {"sync_offset": float(found.offset_frames), "lse_d": found.lse_d, "lse_c": found.lse_c}
     return measured, inputs.expected["lse"]
 
 
-def _lpips(inputs: CheckInputs, weights: Path) -> _Figures:
+def _lpips(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     paths = {name: inputs.lpips_pictures / f"{name}.png" for name in LPIPS_PICTURES}
     for name, path in paths.items():
         _require_file(path, f"{PICTURES_ADDRESS}/{name}.png", "--lpips-pictures")
     reference, first, second = (_read(path)[None] for path in paths.values())
-    network = load_lpips(weights)
+    network = build_lpips(weights)
     distances = [float(lpips_distances(network, reference, other)[0]) for other in (first, second)]
     return dict(zip(LPIPS_PICTURES[1:], distances, strict=True)), inputs.expected["lpips"]
 
 
-def _fid(inputs: CheckInputs, weights: Path) -> _Figures:
+def _fid(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     with tempfile.TemporaryDirectory(prefix="syncdiff-check-") as name:
         folders = inputs.fid_folders or _write_pictures(Path(name))
-        network = load_inception(weights)
+        network = build_inception(weights)
         moments = [Moments.of(inception_features(network, map(_read, _pictures(one)))) for one in folders]
         expected = inputs.expected.get("fid")
         theirs = expected["fid"] if expected else _pytorch_fid(folders, weights, Path(name) / "home")
         return {"fid": frechet_distance(*moments)}, {"fid": theirs}
 
 
-def _pytorch_fid(folders: tuple[Path, Path], weights: Path, home: Path) -> float:
+def _pytorch_fid(folders: tuple[Path, Path], weights: Mapping[str, Tensor], home: Path) -> float:
     """What pytorch-fid itself says, with these weights where it looks for its own. Raises RuntimeError."""
     hub = home / "hub" / "checkpoints"
     hub.mkdir(parents=True)
-    (hub / "pt_inception-2015-12-05-6726825d.pth").symlink_to(weights.absolute())
+    # written anew: pytorch-fid would run what is pickled in a file of others
+    torch.save(dict(weights), hub / "pt_inception-2015-12-05-6726825d.pth")
     command = [sys.executable, "-c", PYTORCH_FID, *(str(folder.absolute()) for folder in folders)]
     environment = {**os.environ, "TORCH_HOME": str(home)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -202,7 +206,7 @@ def _pytorch_fid(folders: tuple[Path, Path], weights: Path, home: Path) -> float
     return float(lines[-1].split()[1])
 
 
-def _picture_values(inputs: CheckInputs, weights: Path) -> _Figures:
+def _picture_values(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     """Means over the pictures made here, by our functions and by scikit-image's."""
     pairs = list(zip(*_made_pictures(), strict=True))
     settings = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}

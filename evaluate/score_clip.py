@@ -27,7 +27,7 @@ from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
 from syncdiff.pipeline.records import FPS, ClipError
 from syncdiff.pipeline.store.manifest import package_version, versions
-from syncdiff.pipeline.weights import WeightFile, WeightsError
+from syncdiff.pipeline.weights.published import WeightFile, WeightsError
 
 FORMAT = "form"  # the name under which sizes and lengths lie in the cache
 MAX_START_DIFFERENCE_S = 0.5 / FPS
@@ -152,7 +152,7 @@ class Scorer:
     def _metric(self, name: str) -> Metric:
         """The metric, loaded once. Raises LoadError, each time the same unless memory ran short."""
         if name not in self._metrics:
-            tools = Tools(self.device, {file.entry.name: file.path for file in self._work.weights})
+            tools = Tools(self.device, {file.entry.name: file for file in self._work.weights})
             try:
                 self._metrics[name] = self._entries[name].make(tools, self._work.protocol)
             except (MemoryError, torch.OutOfMemoryError) as error:

@@ -35,7 +35,7 @@ from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_json
 from syncdiff.pipeline.store.prep_run import PrepRun, check_apart
 from syncdiff.pipeline.store.verify import forget, verify
 from syncdiff.pipeline.store.write import write_atomic
-from syncdiff.pipeline.weights import WeightsError
+from syncdiff.pipeline.weights.published import WeightsError
 
 app = typer.Typer(
     name="syncdiff-prep",

@@ -20,7 +20,6 @@ import typer
 from syncdiff.evaluate.cli import evaluate
 from syncdiff.model.cli import run_generate, run_train
 from syncdiff.model.config import load_config
-from syncdiff.pipeline import weights
 from syncdiff.pipeline.avhubert.extractor import load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.cli import app as prep_app
@@ -28,6 +27,7 @@ from syncdiff.pipeline.features.add_to_store import extract_shard, unfinished_sh
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.weights import published
 
 CONFIGS = sorted(Path(str(files("syncdiff.configs"))).glob("*.yaml"))
 COMMAND = re.compile(r"^# {2,}(syncdiff-.*?)(?:\s{2,}#.*)?$", re.MULTILINE)  # without the remark after it
@@ -181,8 +181,8 @@ def test_weights_are_listed_and_fetched(
     ) as server:
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
         url = f"http://127.0.0.1:{server.server_port}/{content.name}"
-        entry = replace(weights.entry_named("syncnet"), urls=(url,), sha256=sha256_file(content))
-        monkeypatch.setattr(weights, "registry", lambda: (entry,))
+        entry = replace(published.entry_named("syncnet"), urls=(url,), sha256=sha256_file(content))
+        monkeypatch.setattr(published, "registry", lambda: (entry,))
         for line in commands(CONFIGS[0].with_name("weights.yaml")):
             call(line)
         server.shutdown()

@@ -39,7 +39,7 @@ class Metric(ABC):
     """Subclasses state the facts and the first two steps.
 
     name: what users ask for. values: the columns that it gives. needs_reference, needs_sound: what a pair
-    must have. weights: names in `syncdiff.pipeline.weights` of the files it cannot run without. version:
+    must have. weights: names in configs/weights.yaml of the files it cannot run without. version:
     raised whenever the same input would give other statistics; kept statistics of older versions are then
     computed again. per_clip: False for values that exist for a set only. about: what it says, in a line of
     `--list-metrics`; without it the first line of its module.

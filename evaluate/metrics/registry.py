@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from torch import Tensor
+
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.distribution.fid import Fid, load_inception
+from syncdiff.evaluate.metrics.distribution.fid import Fid, build_inception
 from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, Identity, TorchScriptEmbedder
-from syncdiff.evaluate.metrics.image.lpips import Lpips, load_lpips
+from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips
 from syncdiff.evaluate.metrics.image.psnr_ssim import (
     Psnr,
     PsnrFace,
@@ -29,25 +31,30 @@ from syncdiff.evaluate.metrics.lips.voice_activity import VoiceActivity
 from syncdiff.evaluate.metrics.sync.av_correlation import AvCorrelation
 from syncdiff.evaluate.metrics.sync.avs import AvHubert, AvsPaired, AvsUnpaired
 from syncdiff.evaluate.metrics.sync.lse import LipSync
-from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, load_detector
+from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, build_detector
 from syncdiff.evaluate.metrics.sync.silent_lse import SilentLse, SourceLse
-from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, load_original
+from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, build_original
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import NotComputed
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.weights import WeightFile, WeightsError, require
+from syncdiff.pipeline.weights.published import WeightFile, WeightsError, require
+from syncdiff.pipeline.weights.torch_file import read_weights
 
 
 @dataclass(frozen=True)
 class Tools:
     """What a worker process has at hand.
 
-    device: "cpu" or "cuda". weights: files that were found and checked, by their names in
-    `syncdiff.pipeline.weights`.
+    device: "cpu" or "cuda". weights: files that were found and hashed, by their names in
+    `syncdiff.pipeline.weights.published`.
     """
 
     device: str
-    weights: Mapping[str, Path]
+    weights: Mapping[str, WeightFile]
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What a file of weights holds. Raises CheckpointError."""
+        return read_weights(self.weights[name])
 
 
 @dataclass(frozen=True)
@@ -71,16 +78,16 @@ def lip_sync_weights(protocol: Protocol) -> tuple[str, ...]:
 
 
 def make_lip_sync(tools: Tools, protocol: Protocol) -> Metric:
-    network = SyncNet(load_original(tools.weights["syncnet"])).to(tools.device)
+    network = SyncNet(build_original(tools.tensors("syncnet"))).to(tools.device)
     if protocol.lse == "syncnet-tracks":
-        detector = load_detector(tools.weights["s3fd-syncnet"], tools.device)
+        detector = build_detector(tools.tensors("s3fd-syncnet"), tools.device)
         return LipSyncTracks(network, detector, protocol.lse_min_track_frames)
     return LipSync(network, fps=protocol.lse_fps)
 
 
 def make_silent_lse(kind: type[SilentLse] | type[SourceLse]) -> Callable[[Tools, Protocol], Metric]:
     return lambda tools, protocol: kind(
-        SyncNet(load_original(tools.weights["syncnet"])).to(tools.device), fps=protocol.lse_fps
+        SyncNet(build_original(tools.tensors("syncnet"))).to(tools.device), fps=protocol.lse_fps
     )
 
 
@@ -95,12 +102,12 @@ def make_identity(tools: Tools, protocol: Protocol) -> Metric:
 
 
 def make_lpips(tools: Tools, protocol: Protocol) -> Metric:
-    network = load_lpips(tools.weights["alexnet"]).to(tools.device)
+    network = build_lpips(tools.tensors("alexnet")).to(tools.device)
     return Lpips(network, protocol.lpips_region, protocol.lpips_size_px or None)
 
 
 def make_fid(tools: Tools, protocol: Protocol) -> Metric:
-    return Fid(load_inception(tools.weights["inception"]).to(tools.device), protocol.fid_region)
+    return Fid(build_inception(tools.tensors("inception")).to(tools.device), protocol.fid_region)
 
 
 def avhubert_weights(protocol: Protocol) -> tuple[str, ...]:
@@ -108,7 +115,7 @@ def avhubert_weights(protocol: Protocol) -> tuple[str, ...]:
 
 
 def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Protocol], Metric]:
-    return lambda tools, protocol: kind(AvHubert(tools.weights[protocol.avhubert], tools.device))
+    return lambda tools, protocol: kind(AvHubert(tools.weights[protocol.avhubert].path, tools.device))
 
 
 METRICS: Mapping[str, Entry] = {

@@ -18,9 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from syncdiff.pipeline.avhubert.torch_file import read_torch_file
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.weights.torch_file import read_torch_file
 
 __all__ = [
     "Checkpoint",

@@ -18,7 +18,7 @@ from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.manifest import write_manifest
 from syncdiff.pipeline.store.paths import StorePaths, read_manifest
 from syncdiff.pipeline.store.prep_run import locked
-from syncdiff.pipeline.weights import entry_named
+from syncdiff.pipeline.weights.published import entry_named
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import; `syncdiff-prep --help` should not
     from syncdiff.pipeline.features.extractor import Extractor

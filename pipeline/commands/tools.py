@@ -21,7 +21,7 @@ from syncdiff.pipeline.report.inspect import print_summary, write_report
 from syncdiff.pipeline.report.summary import summarise
 from syncdiff.pipeline.sample.dataset import make_sample
 from syncdiff.pipeline.store.read import open_dataset
-from syncdiff.pipeline.weights import entry_named, fetch, how_to_get, require, status
+from syncdiff.pipeline.weights.published import entry_named, fetch, how_to_get, require, status
 
 out = Console()
 

@@ -15,7 +15,7 @@ from packaging.specifiers import SpecifierSet
 from syncdiff.pipeline.doctor.finding import Finding
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary, ffmpeg_version
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.weights import how_to_get, status
+from syncdiff.pipeline.weights.published import how_to_get, status
 
 PYTHONS = SpecifierSet(">=3.10,<3.14")
 # Beside the source; a wheel does not bring it.

@@ -2,12 +2,11 @@
 
 S3FD: Zhang et al. 2017; FAN: Bulat & Tzimiropoulos 2017. The networks and the crop come from the package; the
 frames of a batch go through them together, which the package's own interface does not do for faces of several
-frames. Weights are never downloaded here; `syncdiff.pipeline.weights` says where they come from.
+frames. Weights are never downloaded here; `syncdiff.pipeline.weights.published` says where they come from.
 """
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 
 from syncdiff.pipeline.faces.backend import Detections, Seen, Shapes
 from syncdiff.pipeline.faces.dlib import fit_side
-from syncdiff.pipeline.records import F32, U8
-from syncdiff.pipeline.weights import WeightsError, require
+from syncdiff.pipeline.records import F32, U8, CheckpointError
+from syncdiff.pipeline.weights.published import WeightsError, require
+from syncdiff.pipeline.weights.torch_file import read_weights
 
 # Of the package: mean of the training pictures (BGR), thresholds of SFDDetector, how the square that FAN
 # looks at follows from S3FD's box, size of its output, variances of S3FD's box coding.
@@ -163,7 +163,7 @@ def heatmap_peaks(heatmaps: F32) -> tuple[F32, F32]:
 def _load(network: Any, name: str, device: torch.device, allow_unverified: bool) -> Any:
     file = require(name, allow_unverified=allow_unverified)
     try:
-        network.load_state_dict(torch.load(file.path, map_location="cpu", weights_only=True))
-    except (RuntimeError, KeyError, TypeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        network.load_state_dict(read_weights(file))
+    except (RuntimeError, CheckpointError) as error:
         raise WeightsError(f"{file.path} does not hold the weights of {name}: {error}") from error
     return network.to(device).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ import yaml
 from syncdiff.evaluate.metrics.sync.lse import sync_distances
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.evaluate.published_checks import PUBLISHED, CheckInputs, run_check
-from syncdiff.pipeline.weights import FOLDER_VARIABLE
+from syncdiff.pipeline.weights.published import FOLDER_VARIABLE
 
 from .conftest import picture, tone
 

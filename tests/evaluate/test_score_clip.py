@@ -20,7 +20,7 @@ from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import Case
 from syncdiff.evaluate.score_clip import LOAD, CaseResult, Scorer, StorageError, Task, Work
 from syncdiff.pipeline.records import ClipError
-from syncdiff.pipeline.weights import WeightEntry, WeightFile
+from syncdiff.pipeline.weights.published import WeightEntry, WeightFile
 
 Measure = Callable[[ClipPair], Statistics]
 

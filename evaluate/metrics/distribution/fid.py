@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,20 +137,11 @@ def _inception_input(picture: U8, device: torch.device) -> Tensor:
     return 2 * F.interpolate(pixels, (INPUT_PX, INPUT_PX), mode="bilinear", align_corners=False) - 1
 
 
-def load_inception(path: Path) -> nn.Module:
-    """pytorch-fid's network with the weights of its file.
-
-    Raises RuntimeError for a file of another network, pickle.UnpicklingError for one that holds more than
-    tensors.
-    """
-    return build_inception(torch.load(path, map_location="cpu", weights_only=True))
-
-
 def build_inception(weights: Mapping[str, Tensor]) -> nn.Module:
     """A network from pictures [n,3,299,299] in -1..1 to features [n,2048].
 
     It is torchvision's Inception v3 with pytorch-fid's blocks, which pool as TensorFlow's do. (pytorch-fid's
-    own constructor downloads its weights.)
+    own constructor downloads its weights.) Raises RuntimeError for the weights of another network.
     """
     # These bring torchvision: two seconds that other metrics do without.
     from pytorch_fid import inception as fid_blocks

@@ -12,7 +12,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,15 +79,6 @@ def lpips_distances(network: lpips.LPIPS, a: U8, b: U8) -> NDArray[np.float64]:
     device = next(network.parameters()).device
     planes = (torch.from_numpy(side).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1 for side in (a, b))
     return np.asarray(network(*planes).flatten().double().cpu().numpy())
-
-
-def load_lpips(path: Path) -> lpips.LPIPS:
-    """LPIPS with the backbone of torchvision's AlexNet file.
-
-    Raises RuntimeError for a file of another network, pickle.UnpicklingError for one that holds more than
-    tensors.
-    """
-    return build_lpips(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def build_lpips(alexnet: Mapping[str, Tensor]) -> lpips.LPIPS:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ from typing import Any
 import cv2
 import ffmpeg
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scenedetect import ContentDetector, detect
 from scipy.interpolate import interp1d
 from scipy.signal import medfilt
 from syncnet_python.detectors.s3fd import S3FD
 from syncnet_python.detectors.s3fd.nets import S3FDNet
+from torch import Tensor
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics
@@ -119,14 +119,10 @@ class LipSyncTracks(Metric):
         }
 
 
-def load_detector(path: Path, device: str) -> S3FD:
-    """S3FD with the weights of a file like `sfd_face.pth`.
-
-    Raises RuntimeError for a file of another network, pickle.UnpicklingError for one that holds more than
-    tensors.
-    """
+def build_detector(weights: Mapping[str, Tensor], device: str) -> S3FD:
+    """S3FD with the weights of `sfd_face.pth`. Raises RuntimeError for those of another network."""
     network = S3FDNet(device=device)
-    network.load_state_dict(torch.load(path, map_location=device, weights_only=True))
+    network.load_state_dict(weights)
     return S3FD(network, device=device)
 
 

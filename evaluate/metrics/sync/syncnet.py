@@ -12,8 +12,7 @@ joonson/syncnet_python and packaged as `syncnet_python.SyncNetModel.S`, whose we
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import torch
 from syncnet_python.SyncNetModel import S as OriginalSyncNet
@@ -30,14 +29,10 @@ GPU_BATCH = 64
 SOUND_BATCH = 64
 
 
-def load_original(path: Path) -> OriginalSyncNet:
-    """SyncNet with the weights of a file like `syncnet_v2.model`: a pickled dictionary of tensors.
-
-    Raises RuntimeError when names or shapes do not fit, and pickle.UnpicklingError when the file holds
-    anything but tensors.
-    """
+def build_original(weights: Mapping[str, Tensor]) -> OriginalSyncNet:
+    """SyncNet with the weights of `syncnet_v2.model`. Raises RuntimeError when names or shapes do not fit."""
     network = OriginalSyncNet(EMBEDDING_SIZE)
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    network.load_state_dict(weights)
     return network.eval()
 
 

@@ -7,7 +7,7 @@ import pytest
 from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.registry import METRICS, Tools
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
-from syncdiff.pipeline.weights import entry_named
+from syncdiff.pipeline.weights.published import entry_named
 
 
 def test_names_and_columns_are_unique():

@@ -25,7 +25,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from syncdiff.pipeline.avhubert import inert, torch_file
 from syncdiff.pipeline.avhubert.checkpoint import (
     Checkpoint,
     convert,
@@ -35,6 +34,7 @@ from syncdiff.pipeline.avhubert.checkpoint import (
     tensors_sha256,
 )
 from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.weights import inert, torch_file
 
 GOLDEN = ["tiny_pretrained_plain_cfg.pt", "tiny_pretrained_omegaconf_cfg.pt", "tiny_finetuned_seq2seq.pt"]
 

@@ -21,7 +21,7 @@ from syncdiff.pipeline.doctor.software import (
     read_constraints,
     weights_findings,
 )
-from syncdiff.pipeline.weights import FOLDER_VARIABLE
+from syncdiff.pipeline.weights.published import FOLDER_VARIABLE
 
 
 def test_python():

@@ -19,7 +19,7 @@ from syncdiff.pipeline.faces.fan import FaceAlignmentBackend, decode_s3fd, fan_s
 from syncdiff.pipeline.faces.track import make_backend, track_faces
 from syncdiff.pipeline.faces.tracker import TrackConfig
 from syncdiff.pipeline.records import F32, U8, ClipError
-from syncdiff.pipeline.weights import WeightsError
+from syncdiff.pipeline.weights.published import WeightsError
 
 HEADS = ("conv3_3_norm", "conv4_3_norm", "conv5_3_norm", "fc7", "conv6_2", "conv7_2")
 

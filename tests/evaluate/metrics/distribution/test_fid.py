@@ -24,7 +24,6 @@ from syncdiff.evaluate.metrics.distribution.fid import (
     build_inception,
     frechet_distance,
     inception_features,
-    load_inception,
 )
 from syncdiff.pipeline.records import ClipError
 
@@ -69,13 +68,6 @@ def test_pictures_of_several_sizes(network: nn.Module):
     together = inception_features(network, frames)
     np.testing.assert_allclose(together[2], inception_features(network, frames[2:3])[0], rtol=1e-4, atol=1e-5)
     assert inception_features(network, []).shape == (0, FEATURES)
-
-
-def test_weights_come_from_the_file(inception_weights: dict[str, torch.Tensor], network, tmp_path: Path):
-    path = tmp_path / "pt_inception.pth"
-    torch.save(inception_weights, path)
-    for name, tensor in load_inception(path).state_dict().items():
-        assert torch.equal(tensor, network.state_dict()[name])
 
 
 @settings(max_examples=10, deadline=None)

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips, load_lpips, lpips_distances
+from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips, lpips_distances
 from syncdiff.pipeline.records import U8, ClipError
 
 from ...conftest import StillPair
@@ -74,10 +74,9 @@ def test_network_equals_the_definition(random_backbone: dict[str, torch.Tensor])
     np.testing.assert_allclose(lpips_distances(network, a, b), wanted, rtol=1e-4)
 
 
-def test_whole_files_of_torchvision_are_read(random_backbone: dict[str, torch.Tensor], tmp_path: Path):
-    path = tmp_path / "alexnet.pth"
-    torch.save({**random_backbone, "classifier.1.weight": torch.zeros(3)}, path)
-    found = dict(load_lpips(path).net.named_parameters())
+def test_whole_files_of_torchvision_are_read(random_backbone: dict[str, torch.Tensor]):
+    network = build_lpips({**random_backbone, "classifier.1.weight": torch.zeros(3)})
+    found = dict(network.net.named_parameters())
     assert len(found) == len(random_backbone) == 10
     assert torch.equal(found["slice4.8.weight"], random_backbone["features.8.weight"])
 

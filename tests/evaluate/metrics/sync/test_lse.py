@@ -17,7 +17,7 @@ from syncdiff.evaluate.metrics.sync.lse import (
     sync_distances,
 )
 from syncdiff.evaluate.metrics.sync.lse_media import jpeg_frames, protocol_sound
-from syncdiff.evaluate.metrics.sync.syncnet import EMBEDDING_SIZE, SyncNet, load_original
+from syncdiff.evaluate.metrics.sync.syncnet import EMBEDDING_SIZE, SyncNet
 from syncdiff.pipeline.features.filterbanks import mfcc
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
@@ -70,16 +70,6 @@ def test_original_network_is_not_changed(original_syncnet: torch.nn.Module):
     SyncNet(original_syncnet)
     for name, tensor in original_syncnet.state_dict().items():
         assert torch.equal(tensor, before[name]), name
-
-
-def test_weights_are_read_from_a_file_of_tensors_only(original_syncnet: torch.nn.Module, tmp_path: Path):
-    path = tmp_path / "syncnet_v2.model"
-    torch.save(original_syncnet.state_dict(), path)
-    for name, tensor in load_original(path).state_dict().items():
-        assert torch.equal(tensor, original_syncnet.state_dict()[name])
-    torch.save(original_syncnet, path)
-    with pytest.raises(Exception, match="weights_only"):
-        load_original(path)
 
 
 def test_distances_equal_syncnet_python():

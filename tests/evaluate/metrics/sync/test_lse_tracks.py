@@ -17,12 +17,18 @@ from syncnet_python.syncnet_pipeline import PipelineConfig
 
 from syncdiff.evaluate.clip_pair import ClipPair, Footage
 from syncdiff.evaluate.metrics.registry import METRICS, Tools
-from syncdiff.evaluate.metrics.sync.lse_tracks import LipSyncTracks, follow_faces, load_detector, score_tracks
+from syncdiff.evaluate.metrics.sync.lse_tracks import (
+    LipSyncTracks,
+    build_detector,
+    follow_faces,
+    score_tracks,
+)
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.media.ffmpeg import ffmpeg_binary
 from syncdiff.pipeline.records import ClipError
+from syncdiff.pipeline.weights.published import WeightFile, entry_named
 
 from ...conftest import picture, tone
 
@@ -146,7 +152,7 @@ def test_sound_of_another_file(syncnet: SyncNet, clip: Path, make_media):
 
 def test_real_detector_code_runs(syncnet: SyncNet, weights: dict[str, Path], clip: Path):
     """With random weights S3FD finds no face, and that has its reason."""
-    detector = load_detector(weights["s3fd-syncnet"], "cpu")
+    detector = build_detector(torch.load(weights["s3fd-syncnet"], weights_only=True), "cpu")
     with pytest.raises(ClipError) as error:
         metric(syncnet, detector).measure(pair(clip))
     assert (error.value.stage, error.value.reason) == ("lse", "no-track")
@@ -196,6 +202,7 @@ def test_protocol_chooses(weights: dict[str, Path]):
     tracks = Protocol(lse="syncnet-tracks", lse_min_track_frames=50)
     assert entry.weights(tracks) == ("syncnet", "s3fd-syncnet")
     assert entry.weights(Protocol()) == ("syncnet",)
-    metrics = [entry.make(Tools("cpu", weights), protocol) for protocol in (tracks, Protocol())]
+    files = {name: WeightFile(entry_named(name), path, "", False) for name, path in weights.items()}
+    metrics = [entry.make(Tools("cpu", files), protocol) for protocol in (tracks, Protocol())]
     assert [metric.settings()["protocol"] for metric in metrics] == ["syncnet-tracks", "wav2lip-lrs"]
     assert metrics[0].settings()["min_track_frames"] == 50

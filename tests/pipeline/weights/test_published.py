@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from syncdiff.pipeline import weights
-from syncdiff.pipeline.weights import (
+from syncdiff.pipeline.weights import published
+from syncdiff.pipeline.weights.published import (
     WeightEntry,
     WeightsError,
     fetch,
@@ -110,7 +110,7 @@ def test_fetch_and_find_again(server: Server, here: Path, monkeypatch: pytest.Mo
     assert got.path.stat().st_mode & 0o777 == 0o644, "others may read it"
     assert [path.name for path in (here / "weights").iterdir()] == ["w.pth"]
     assert fetch(one) == got and server.asked == 1  # the second time nothing is asked
-    monkeypatch.setattr(weights, "registry", lambda: (one,))
+    monkeypatch.setattr(published, "registry", lambda: (one,))
     assert find("w") == require("w.pth") == got
     assert [(line.path, line.state) for line in status(check=True)] == [(got.path, "verified")]
 
@@ -140,7 +140,7 @@ def test_no_way_leads_from_https_to_http() -> None:
     for target, refused in (("http://b.example/w.pth", True), ("https://b.example/w.pth", False)):
         response.headers["Location"] = target
         with pytest.raises(OSError, match="not https: http:") if refused else nullcontext():
-            weights._refuse_downgrade(response)
+            published._refuse_downgrade(response)
 
 
 def test_a_wrong_hash_is_not_accepted(server: Server, here: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_file_that_differs_is_refused_unless_allowed(here: Path) -> None:
     with pytest.raises(WeightsError, match="is not the published"):
         find("syncnet")
     with pytest.raises(WeightsError, match="is not the published"):
-        fetch(weights.entry_named("syncnet"))  # and is not overwritten
+        fetch(published.entry_named("syncnet"))  # and is not overwritten
     assert path.read_bytes() == b"not it"
     allowed = find("syncnet", allow_unverified=True)
     assert allowed is not None and not allowed.verified
@@ -192,7 +192,7 @@ def test_a_good_copy_in_the_cache_makes_up_for_a_bad_one(
     server: Server, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = replace(entry(server), in_torch_hub=True)
-    monkeypatch.setattr(weights, "registry", lambda: (one,))
+    monkeypatch.setattr(published, "registry", lambda: (one,))
     (here / "weights/w.pth").write_bytes(b"not it")
     good = here / "torch/hub/checkpoints/w.pth"
     good.parent.mkdir(parents=True)
@@ -213,4 +213,4 @@ def test_unknown_hash_is_never_verified(here: Path) -> None:
 
 def test_default_folder_is_the_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SYNCDIFF_WEIGHTS")
-    assert weights.weights_folder() == here / "cache/syncdiff/weights"
+    assert published.weights_folder() == here / "cache/syncdiff/weights"

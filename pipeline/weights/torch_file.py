@@ -1,7 +1,7 @@
-"""The door for checkpoints of others: what `torch.save` wrote, read without trust in it.
+"""The door for weights of others: what `torch.save` wrote, read without trust in it.
 
 A pickle can ask for functions to be called, and for more memory or time than there is. The first is met by
-`syncdiff.pipeline.avhubert.inert`, the second here: that module runs as a process of its own, with a limit on
+`syncdiff.pipeline.weights.inert`, the second here: that module runs as a process of its own, with a limit on
 its memory and time, and hands back a `.safetensors` file.
 """
 
@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.weights.published import WeightFile
 
 # Beside what PyTorch takes by itself. A file's numbers are read, copied, and made into the answer's bytes.
 MEMORY_BYTES, MEMORY_PER_BYTE = 1 << 30, 3
@@ -45,6 +47,18 @@ class TorchFile:
     kind: str
 
 
+def read_weights(file: WeightFile) -> dict[str, Tensor]:
+    """The state dict of weights, on the CPU; whoever may have made the file.
+
+    One that is byte for byte the published needs no second process. Raises CheckpointError as
+    `read_torch_file` does.
+    """
+    if file.verified:
+        state: dict[str, Tensor] = torch.load(file.path, map_location="cpu", weights_only=True)
+        return state
+    return read_torch_file(file.path).state
+
+
 def read_torch_file(path: Path) -> TorchFile:
     """Raises CheckpointError, in one sentence, for a file that is damaged, of another kind, that asks to run
     code, or that cannot be read within the limits."""
@@ -68,7 +82,7 @@ def read_torch_file(path: Path) -> TorchFile:
 
 
 def _run(path: Path, answer: Path, memory_bytes: int, timeout_s: float) -> None:
-    command = [sys.executable, "-m", "syncdiff.pipeline.avhubert.inert"]
+    command = [sys.executable, "-m", "syncdiff.pipeline.weights.inert"]
     try:
         child = subprocess.run(
             [*command, str(path.absolute()), str(answer), str(memory_bytes)],
