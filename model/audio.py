@@ -130,8 +130,15 @@ LONGEST_FRAMES = 20 * FPS
 
 
 def read_speech(path: Path) -> I16:
-    """Sound int16 [S] at 16 kHz. Raises ClipError no-sound, or no-speech where it is silent throughout."""
-    pcm = read_audio(path)
+    """Sound int16 [S] at 16 kHz.
+
+    Raises ClipError, with the file's name, as `read_audio` does; no-sound; no-speech where it is silent
+    throughout.
+    """
+    try:
+        pcm = read_audio(path)
+    except ClipError as error:
+        raise ClipError(error.stage, error.reason, f"{path}: {error.detail}") from error
     if pcm is None or len(pcm) == 0:
         raise ClipError("media", "no-sound", f"{path}: the file holds no sound")
     loudest = float(loudness(pcm, max(1, len(pcm) // SAMPLES_PER_FRAME)).max())

@@ -165,9 +165,12 @@ def _cut(
 
 
 def open_at_own_rate(path: Path) -> Video:
-    """The file's pictures at its own frame rate. Raises ClipError."""
-    info = probe(path)
-    return open_video(path, info=info, fps=exact_rate(info))
+    """The file's pictures at its own frame rate. Raises ClipError, with the file's name."""
+    try:
+        info = probe(path)
+        return open_video(path, info=info, fps=exact_rate(info))
+    except ClipError as error:
+        raise ClipError(error.stage, error.reason, f"{path}: {error.detail}") from error
 
 
 def paste(frame: U8, generated: U8, matrix: F32, mask: Bool) -> U8:

@@ -21,6 +21,7 @@ from syncdiff.model.audio import (
     waveform_input,
 )
 from syncdiff.model.config import TrainConfig
+from syncdiff.model.video_faces import open_at_own_rate
 from syncdiff.pipeline.avhubert.extractor import AVHubertExtractor, load_avhubert
 from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
 from syncdiff.pipeline.config import ConfigError
@@ -164,3 +165,12 @@ def test_statistics_are_those_of_the_split(store: Path) -> None:
     everything = np.concatenate([clip_audio(clip, SPEC) for clip in dataset])
     assert np.allclose(mean, everything.mean(axis=0), atol=1e-3)
     assert np.allclose(std, everything.std(axis=0), atol=1e-3)
+
+
+def test_what_is_no_sound_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "speech.wav").write_text("this is no sound")
+    with pytest.raises(ClipError, match=r"speech\.wav: "):
+        read_speech(tmp_path / "speech.wav")
+    (tmp_path / "speaker.mp4").write_text("nor is this a video")
+    with pytest.raises(ClipError, match=r"speaker\.mp4: "):
+        open_at_own_rate(tmp_path / "speaker.mp4")
