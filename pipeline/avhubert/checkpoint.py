@@ -142,8 +142,13 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
         "tensors_sha256": tensors_sha256(state),
     }
     partial = path.with_name(path.name + ".tmp")
-    save_file(state, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
-    partial.replace(path)
+    try:
+        save_file(state, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
+        partial.replace(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def tensors_sha256(state: dict[str, Tensor]) -> str:

@@ -128,6 +128,13 @@ def test_write_atomic_replaces_whole_files(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()  # a folder in its place is one way to fail after the bytes are written
+    with pytest.raises(OSError):
+        write_atomic(tmp_path / "a", b"one")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_every_column_says_what_it_is() -> None:
     for field in CLIP_SCHEMA:
         assert field.metadata[b"description"]
