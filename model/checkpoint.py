@@ -11,7 +11,6 @@ name that is there is whole; an older one is deleted only after that.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -23,7 +22,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.store import manifest
+from syncdiff.pipeline.store.paths import StoreError
 
 FORMAT = 1
 _STATE = "state.json"
@@ -43,8 +45,8 @@ def save(
                 {k: v.detach().cpu().contiguous() for k, v in group.items()},
                 temporary / f"{name}.safetensors",
             )
-        text = json.dumps({"format": FORMAT, "step": step, **state}, indent=1)
-        (temporary / _STATE).write_text(text, encoding="utf-8")
+        hashes = {file.name: sha256_file(file) for file in sorted(temporary.iterdir())}
+        manifest.write_state(temporary / _STATE, {"format": FORMAT, "step": step, **state, "files": hashes})
         for file in temporary.iterdir():
             # safetensors makes its files readable by their owner alone; state.json has what the umask allows
             shutil.copymode(temporary / _STATE, file)
@@ -96,23 +98,29 @@ def find(path: Path) -> Path:
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """The content of state.json. Raises CheckpointError if it is damaged or of a newer version."""
     try:
-        state = json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        state = manifest.read_state(checkpoint / _STATE)
         version = int(state["format"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, StoreError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{checkpoint}: {_STATE} cannot be read: {error!r}") from error
     if version > FORMAT:
         raise CheckpointError(
             f"{checkpoint}: written by a newer syncdiff (format {version}; this one reads {FORMAT})"
         )
-    return dict(state)
+    return state
 
 
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint. Raises CheckpointError."""
+    file = checkpoint / f"{name}.safetensors"
+    written = read_state(checkpoint).get("files", {}).get(file.name)  # checkpoints of before have no hashes
     try:
-        return load_file(checkpoint / f"{name}.safetensors")
+        if written is not None and sha256_file(file) != written:
+            raise CheckpointError(
+                f"{checkpoint}: {file.name} cannot be read: its content is not what was written"
+            )
+        return load_file(file)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{checkpoint}: {name}.safetensors cannot be read: {error}") from error
+        raise CheckpointError(f"{checkpoint}: {file.name} cannot be read: {error}") from error
 
 
 def load_into(module: torch.nn.Module, checkpoint: Path, name: str) -> None:

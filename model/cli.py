@@ -16,6 +16,7 @@ from rich.console import Console
 from syncdiff.model.config import load_config
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError, find_config
+from syncdiff.pipeline.plan import PlanError
 from syncdiff.pipeline.records import CheckpointError, ClipError, RunError
 from syncdiff.pipeline.store.paths import StoreError
 
@@ -178,7 +179,7 @@ def _main(command: Callable[..., None], text: str) -> None:
     app.command(help=text, context_settings={"help_option_names": ["-h", "--help"]})(command)
     show.run_command(
         app,
-        usage=(ConfigError, StoreError),
+        usage=(ConfigError, PlanError, StoreError),
         failures=(CheckpointError, ClipError, RunError, OSError),
         interrupted="stopped; the same command continues",
     )

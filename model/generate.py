@@ -29,7 +29,7 @@ from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space, prepare, to_uint8
 from syncdiff.pipeline.avhubert.encoder import EncoderConfig
 from syncdiff.pipeline.config import ConfigError, with_settings
-from syncdiff.pipeline.records import F32, U8, Bool
+from syncdiff.pipeline.records import F32, U8, Bool, CheckpointError
 
 Index = NDArray[np.int64]
 SCRATCH_BYTES = 1 << 29
@@ -93,16 +93,32 @@ def load_model(path: Path, device: str = "auto", **sampling: Any) -> Model:
     place = pick_device(device)
     checkpoint = ckpt.find(path)
     state = ckpt.read_state(checkpoint)
-    config = from_mapping(state["config"], str(checkpoint))
-    spec = AudioSpec(**state["audio"])
+    try:
+        config = from_mapping(state["config"], str(checkpoint))
+        spec = AudioSpec(**state["audio"])
+        hubert = EncoderConfig(**state["hubert"]) if state["hubert"] else None
+        facts = {name: state[name] for name in ("preparation", "extractor", "step")}
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{checkpoint}: state.json is not what a training writes: {error!r}") from error
     space = make_space(config.model)
-    encoder, width, steps = None, spec.width, spec.steps
-    if state["hubert"]:
-        encoder = TunedHubert(EncoderConfig(**state["hubert"]), config.model.audio)
-        width, steps = encoder.model.config.width, config.model.audio.window
-    stats = AudioStats(torch.zeros(width), torch.ones(width))  # the true ones come with the weights
-    side = config.model.resolution // space.downsample
-    net = SyncDiffNet(config.model, space.channels, side, stats, steps, encoder)
+
+    def build() -> SyncDiffNet:
+        encoder, width, steps = None, spec.width, spec.steps
+        if hubert is not None:
+            encoder = TunedHubert(hubert, config.model.audio)
+            width, steps = encoder.model.config.width, config.model.audio.window
+        stats = AudioStats(torch.zeros(width), torch.ones(width))  # the true ones come with the weights
+        side = config.model.resolution // space.downsample
+        return SyncDiffNet(config.model, space.channels, side, stats, steps, encoder)
+
+    try:
+        with torch.device("meta"):  # shapes without memory: a hostile checkpoint may ask for any size
+            claimed = sum(t.nbytes for t in build().state_dict().values())
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise CheckpointError(f"{checkpoint}: no network can be built as state.json says: {error}") from error
+    if claimed > (present := sum(t.nbytes for t in ckpt.read_tensors(checkpoint, "ema").values())):
+        raise CheckpointError(f"{checkpoint}: its network takes {claimed} bytes, its weights are {present}")
+    net = build()
     ckpt.load_into(net, checkpoint, "ema")
     net.eval().requires_grad_(False).to(place)
     return Model(
@@ -113,9 +129,7 @@ def load_model(path: Path, device: str = "auto", **sampling: Any) -> Model:
         net=net,
         space=space.to(place),
         spec=spec,
-        preparation=state["preparation"],
-        extractor=state["extractor"],
-        step=state["step"],
+        **facts,
         device=place,
     )
 

@@ -28,6 +28,8 @@ from syncdiff.model.space import prepare, training_target
 from syncdiff.model.training_log import StepFigures, TrainingProgress, validate
 from syncdiff.model.training_run import TrainingRun, learning_rate, open_run, resume_state, save
 from syncdiff.pipeline.records import CheckpointError, RunError
+from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.prep_run import locked
 
 
 class TrainingError(RunError):
@@ -37,11 +39,18 @@ class TrainingError(RunError):
 def train(config: TrainConfig, say: Callable[[str], None] = print) -> Path:
     """Train until `optim.steps` or until told to stop; return the last checkpoint.
 
-    Raises ConfigError and CheckpointError before anything is changed, TrainingError where the loss is no
-    number.
+    Raises ConfigError and CheckpointError before anything is changed, PlanError where another run is at work
+    in the folder, TrainingError where the loss is no number.
     """
     run = open_run(config, say)
-    accelerator, optim, main = run.accelerator, config.optim, run.accelerator.is_main_process
+    with locked(StorePaths(run.out)) if run.accelerator.is_main_process else nullcontext():
+        return run_steps(run)
+
+
+def run_steps(run: TrainingRun) -> Path:
+    """The steps that are left; the last checkpoint."""
+    config, accelerator, main = run.config, run.accelerator, run.accelerator.is_main_process
+    optim = config.optim
     model, optimizer = accelerator.prepare(run.net, run.optimizer)
     if optim.compile:
         model = torch.compile(model)

@@ -23,7 +23,9 @@ TENSORS = {
 
 def test_round_trip(tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 7, TENSORS, {"position": 3}, keep=2)
-    assert ckpt.read_state(saved) == {"format": ckpt.FORMAT, "step": 7, "position": 3}
+    state = ckpt.read_state(saved)
+    assert set(state.pop("files")) == {f"{name}.safetensors" for name in TENSORS}
+    assert state == {"format": ckpt.FORMAT, "step": 7, "position": 3}
     read = ckpt.read_tensors(saved, "model")
     assert all(torch.equal(read[name], tensor) for name, tensor in TENSORS["model"].items())
 
@@ -69,12 +71,13 @@ def test_no_checkpoint_is_said(tmp_path: Path) -> None:
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
     state = json.loads((saved / "state.json").read_text())
+    del state["content_sha256"]
     (saved / "state.json").write_text(json.dumps({**state, "format": ckpt.FORMAT + 1}))
     with pytest.raises(CheckpointError, match="newer syncdiff"):
         ckpt.read_state(saved)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": "x"}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"{}", b'{"format": "x"}', b"\xff", b"[" * 200_000])
 def test_a_damaged_state_is_refused(content: bytes, tmp_path: Path) -> None:
     saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
     (saved / "state.json").write_bytes(content)
@@ -89,6 +92,17 @@ def test_damaged_and_missing_tensors_are_refused(tmp_path: Path) -> None:
     for name in ("model", "optimizer"):
         with pytest.raises(CheckpointError, match=f"{name}.safetensors cannot be read"):
             ckpt.read_tensors(saved, name)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "state.json"])
+def test_one_flipped_bit_is_noticed(name: str, tmp_path: Path) -> None:
+    """Both files stay readable: the last number of the tensors, a digit of the step."""
+    saved = ckpt.save(tmp_path, 1, TENSORS, {}, keep=2)
+    data = bytearray((saved / name).read_bytes())
+    data[-1 if name == "model.safetensors" else data.index(b'"step": 1') + 8] ^= 2
+    (saved / name).write_bytes(data)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read.*its content is not what was written"):
+        ckpt.read_tensors(saved, "model")
 
 
 def test_tensors_of_another_network_are_refused(tmp_path: Path) -> None:

@@ -29,8 +29,10 @@ from syncdiff.model.train import TrainingError, train
 from syncdiff.model.training_log import StepFigures
 from syncdiff.model.training_run import learning_rate
 from syncdiff.pipeline.config import ConfigError, to_mapping
+from syncdiff.pipeline.plan import PlanError
 from syncdiff.pipeline.records import CheckpointError
-from syncdiff.pipeline.store.paths import StoreError
+from syncdiff.pipeline.store.paths import StoreError, StorePaths
+from syncdiff.pipeline.store.prep_run import locked
 
 Tiny = Callable[..., TrainConfig]
 
@@ -169,10 +171,18 @@ def test_rolled_out_pose_frames_are_the_networks_own(store: Path, tiny: Tiny, tm
     assert torch.equal(rolled[others], conditions.pose[others])
 
 
+def test_two_runs_cannot_train_in_one_folder(store: Path, tiny: Tiny, tmp_path: Path) -> None:
+    config = tiny(data=str(store), out=str(tmp_path), optim={"steps": 1})
+    with locked(StorePaths(tmp_path)), pytest.raises(PlanError, match="another run is writing"):
+        train(config, quiet)
+    assert ckpt.newest(tmp_path / "checkpoints") is None
+    train(config, quiet)
+
+
 def test_a_checkpoint_without_a_setting_had_its_default(store: Path, tiny: Tiny, tmp_path: Path) -> None:
     last = train(tiny(data=str(store), out=str(tmp_path), optim={"steps": 1}), quiet)
     state = json.loads((last / "state.json").read_text())
-    del state["config"]["loader"]["rollout"]
+    del state["config"]["loader"]["rollout"], state["content_sha256"]
     (last / "state.json").write_text(json.dumps(state))
     train(tiny(data=str(store), out=str(tmp_path), optim={"steps": 2}), quiet)
     with pytest.raises(CheckpointError, match=r"loader.rollout: 0.0 -> 0.5"):
