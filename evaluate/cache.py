@@ -29,7 +29,16 @@ from syncdiff.pipeline.records import ClipError
 FORMAT = 2  # raised whenever all metrics see other pictures or sound: 2 pairs pictures by index
 PASSING_REASONS = ("pipeline-failed",)  # an ffmpeg of `syncnet-tracks`, which writes files
 _ERROR = "__error__"
-_UNREADABLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    EOFError,
+    RecursionError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True)

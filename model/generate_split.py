@@ -30,6 +30,7 @@ from syncdiff.pipeline.console import Meter
 from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.media.read import fit_audio
 from syncdiff.pipeline.records import F32, FPS, I16, SAMPLES_PER_FRAME, U8, Bool, ClipError
+from syncdiff.pipeline.store.paths import read_json
 from syncdiff.pipeline.store.read import ClipView, Dataset
 from syncdiff.pipeline.store.write import write_atomic
 
@@ -176,7 +177,7 @@ def check_folder(out: Path, settings: dict[str, Any]) -> None:
         out.mkdir(parents=True, exist_ok=True)
         write_atomic(record, (json.dumps(settings, indent=1) + "\n").encode())
         return
-    before = json.loads(record.read_text(encoding="utf-8"))
+    before = read_json(record)
     changed = differences({key: before.get(key) for key in settings}, settings)
     if changed:
         listed = "\n  ".join(changed)

@@ -29,6 +29,8 @@ STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 AUTO = BeforeValidator(lambda value: None if value == "auto" else value)
 """For a field that is None where its file says `auto`."""
 
+MAX_VALUES = 10_000  # of a text, with what its aliases stand for
+
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _BOUNDS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}  # attributes of the bounds that Field makes
 
@@ -119,7 +121,21 @@ def _parse_yaml(text: str, where: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is set twice, where YAML would silently keep the last."""
+    """Refuses a key that is set twice, where YAML would silently keep the last, and aliases of aliases that
+    stand for more than any settings hold: json.dumps and merge keys write them out."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._sizes: dict[int, int] = {}
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        node: yaml.Node | None = super().compose_node(parent, index)
+        if isinstance(node, yaml.CollectionNode) and id(node) not in self._sizes:
+            inner = (n for item in node.value for n in (item if isinstance(item, tuple) else (item,)))
+            self._sizes[id(node)] = 1 + sum(self._sizes.get(id(n), 1) for n in inner)
+            if self._sizes[id(node)] > MAX_VALUES:
+                raise yaml.composer.ComposerError(None, None, "too many values", node.start_mark)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]

@@ -6,7 +6,6 @@ memory than a hundred.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from syncdiff.pipeline.report.distributions import (
     add_joint,
 )
 from syncdiff.pipeline.store.parquet import open_parquet
+from syncdiff.pipeline.store.paths import read_json
 from syncdiff.pipeline.store.read import Dataset
 
 BATCH_ROWS = 1024
@@ -255,7 +255,7 @@ def _rejects(dataset: Dataset) -> tuple[RejectCount, ...]:
 
 def _feature_set(dataset: Dataset, name: str, shards: Sequence[dict[str, Any]]) -> FeatureSet:
     path = dataset.paths.extractor(name)
-    described = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    described = read_json(path) if path.is_file() else {}
     checkpoint = described.get("checkpoint")
     return FeatureSet(
         id=name,

@@ -166,6 +166,15 @@ def test_texts_that_are_no_settings(text: str, message: str) -> None:
     assert message in str(error.value)
 
 
+@pytest.mark.parametrize("start", ["[*a,*a]", "{<<: [*a,*a], b: [*a,*a]}"], ids=["lists", "merge keys"])
+def test_aliases_of_aliases_are_bounded(start: str) -> None:
+    """Forty lines that would be 2^40 values."""
+    first = "a0: &a0 {x: 1}\n"
+    lines = [f"a{n}: &a{n} {start.replace('*a', f'*a{n - 1}')}" for n in range(1, 41)]
+    with pytest.raises(ConfigError, match="too many values"):
+        parse_settings(first + "\n".join(lines), "bomb.yaml")
+
+
 def test_texts_that_are_settings() -> None:
     assert parse_settings("# nothing", "x") == {}
     assert parse_settings("1: {2: three}", "x") == {"1": {"2": "three"}}
