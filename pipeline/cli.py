@@ -17,6 +17,7 @@ from syncdiff.pipeline.commands.features import (
     add_features,
     avhubert_loader,
     load_or_exit,
+    recorded_loader,
     say_what_is_missing,
 )
 from syncdiff.pipeline.commands.tools import add_tools
@@ -221,6 +222,9 @@ def _repair(data: Path, failed: set[str], raw: Path | None) -> None:
     added = forget(data, failed)
     _prepare(listing, config, data, inputs)
     for extractor_id in added:
+        if (load := recorded_loader(paths, extractor_id)) is not None:
+            add_features(data, load)
+            continue
         out.print(
             f"features {escape(extractor_id)}: run the command that added them; it makes what is missing",
             highlight=False,

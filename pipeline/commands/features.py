@@ -15,8 +15,8 @@ from rich.markup import escape
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import CheckpointError
-from syncdiff.pipeline.store.manifest import write_manifest
-from syncdiff.pipeline.store.paths import StorePaths, read_manifest
+from syncdiff.pipeline.store.manifest import read_state, write_manifest, write_state
+from syncdiff.pipeline.store.paths import StoreError, StorePaths, read_manifest
 from syncdiff.pipeline.store.prep_run import locked
 from syncdiff.pipeline.weights.published import entry_named
 
@@ -123,7 +123,7 @@ def avhubert_loader(
     dtype: str = "float16",
     compute: str = "float32",
     gpus_per_worker: float = 0.0,
-) -> Callable[[], Extractor]:
+) -> partial[Extractor]:
     """A function that loads the extractor in whatever process calls it."""
     device = "cuda" if gpus_per_worker else "cpu"
     return partial(_load_avhubert, checkpoint.resolve(), modality, layer, dtype, compute, device)
@@ -159,6 +159,19 @@ def _load_speech(model: Path, layer: str, dtype: str, device: str) -> Extractor:
     return load_speech_model(model, chosen, dtype=dtype, device=device)
 
 
+_LOADERS: dict[str, Callable[..., Extractor]] = {"avhubert": _load_avhubert, "speech": _load_speech}
+
+
+def recorded_loader(paths: StorePaths, extractor_id: str) -> partial[Extractor] | None:
+    """What loaded an extractor when its features were added; None where that is unknown or not there."""
+    try:
+        record = read_state(paths.loader(extractor_id))
+        load, (source, *settings) = _LOADERS[record["kind"]], record["arguments"]
+        return partial(load, Path(source), *settings, "cpu") if Path(source).exists() else None
+    except (OSError, StoreError, KeyError, TypeError, ValueError):
+        return None
+
+
 def _layer(text: str) -> int | Literal["final", "all"]:
     if text in ("final", "all"):
         return text  # type: ignore[return-value]
@@ -178,7 +191,7 @@ def load_or_exit(load: Callable[[], Extractor]) -> Extractor:
 
 def add_features(
     data: Path,
-    load: Callable[[], Extractor],
+    load: partial[Extractor],
     workers: int | None = None,
     gpus_per_worker: float = 0.0,
     ray_address: str | None = None,
@@ -193,6 +206,9 @@ def add_features(
     paths = StorePaths(data)
     with locked(paths):
         shards = unfinished_shards(data, extractor)
+        kind = next(kind for kind, function in _LOADERS.items() if function is load.func)
+        paths.loader(extractor.id).parent.mkdir(exist_ok=True)
+        write_state(paths.loader(extractor.id), {"kind": kind, "arguments": [str(a) for a in load.args[:-1]]})
         if shards:
             connect(workers or show.available_cores(), ray_address)
             from syncdiff.pipeline.run_ray import extract_shards  # imports Ray: after `connect`

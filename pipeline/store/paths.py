@@ -64,6 +64,10 @@ class StorePaths:
         """Completion record of a shard of features that were added later."""
         return self.work / "features" / extractor_id / f"{shard}.json"
 
+    def loader(self, extractor_id: str) -> Path:
+        """What loads an extractor whose features were added later. `verify --repair` reads it."""
+        return self.work / "loaders" / f"{extractor_id}.json"
+
     def clips(self, shard: str) -> Path:
         return self.root / "clips" / f"{shard}.parquet"
 

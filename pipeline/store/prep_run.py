@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from syncdiff.pipeline.plan import PlanError, RunIdentity, ShardPlan
-from syncdiff.pipeline.records import Reject
+from syncdiff.pipeline.records import Reject, RunError
 from syncdiff.pipeline.store.manifest import (
     ShardResult,
     earlier_identity,
@@ -61,7 +61,10 @@ class PrepRun:
         root = self.paths.root
         if root.exists() and not root.is_dir():
             raise PlanError(f"--out {root} is a file; give the folder that the data set goes to")
-        ours = self.paths.lock.is_file() or earlier_identity(self.paths) is not None
+        # Of a run that was killed early the lock may be all there is, of one whose files somebody removed the
+        # folder of its records.
+        ours = self.paths.lock.is_file() or self.paths.done.is_dir()
+        ours = ours or earlier_identity(self.paths) is not None
         if not ours and root.is_dir() and any(root.iterdir()):
             raise PlanError(f"{root} is not empty and is no data set of ours; choose another --out")
         check_links(self.paths)
@@ -121,8 +124,17 @@ class PrepRun:
         return todo
 
     def finish(self, layout_rejects: Sequence[Reject]) -> dict[str, Any]:
-        """Write rejects.parquet and then the manifest; return the manifest."""
+        """Write rejects.parquet and then the manifest; return the manifest.
+
+        Raises RunError where a shard that was made is no longer there.
+        """
         results = finished_shards(self.paths, [plan.name for plan in self.plans])
+        kept = {r.name for r in results if all((self.paths.root / file.file).is_file() for file in r.files)}
+        if lost := [plan.name for plan in self.plans if plan.name not in kept]:
+            raise RunError(
+                f"of {len(self.plans)} shards {len(lost)} are gone from {self.paths.root} ({lost[0]}, ...): "
+                "something removed them while the run was at work; run the same command again"
+            )
         rejects = [*layout_rejects, *(r for result in results for r in result.rejects)]
         rejects.sort(key=lambda r: (r.clip_id, r.source))
         columns = {name: [getattr(r, name) for r in rejects] for name in REJECT_SCHEMA.names}
@@ -174,7 +186,7 @@ def _remove_store(paths: StorePaths) -> None:
     files = [paths.manifest, paths.rejects, paths.report, paths.identity]
     files += [file for shard in shards for file in (paths.clips(shard), paths.record(shard))]
     files += [file for f in features for file in (paths.features(*f), paths.feature_record(*f))]
-    files += [paths.extractor(extractor_id) for extractor_id, _ in features]
+    files += [file for e, _ in features for file in (paths.extractor(e), paths.loader(e))]
     for file in files:
         file.unlink(missing_ok=True)
     for folder in sorted({file.parent for file in files}, key=lambda f: -len(f.parts)):

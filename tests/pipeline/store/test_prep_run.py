@@ -14,7 +14,7 @@ import pytest
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.plan import PlanError as Refused
 from syncdiff.pipeline.plan import RunIdentity, ShardPlan, plan_shards
-from syncdiff.pipeline.records import Clip, Reject
+from syncdiff.pipeline.records import Clip, Reject, RunError
 from syncdiff.pipeline.store.manifest import (
     ShardResult,
     feature_records,
@@ -255,3 +255,23 @@ def test_added_features_count_while_their_clips_stay_the_same(tmp_path: Path) ->
     assert write_manifest(run.paths)["features"] == []  # the other shard has none yet
     changed = replace(results[0], clips=replace(results[0].clips, sha256="other"))
     assert feature_records(run.paths, changed) == {}
+
+
+def test_shards_that_were_removed_during_the_run_are_missed_and_made_again(tmp_path: Path) -> None:
+    run = PrepRun(tmp_path / "out", IDENTITY, plan_shards(CLIPS, 1))
+    with run.started():
+        for plan in run.plans[:3]:
+            finish_shard(run, plan)
+        for file in (path for path in run.paths.root.rglob("*") if path.is_file()):
+            file.unlink()  # folders stay, as with `find -type f -delete`
+        for plan in run.plans[3:]:
+            finish_shard(run, plan)
+        with pytest.raises(RunError, match=r"of 5 shards 3 are gone from .* \(train-00000, \.\.\.\)"):
+            run.finish([])
+        assert not run.paths.manifest.exists()
+    again = PrepRun(tmp_path / "out", IDENTITY, run.plans)
+    with again.started():
+        assert set(again.todo()) == {plan.name for plan in run.plans}  # nothing says how those two were made
+        for plan in run.plans:
+            finish_shard(again, plan)
+        assert len(again.finish([])["shards"]) == 5

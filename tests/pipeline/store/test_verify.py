@@ -120,6 +120,22 @@ def test_a_damaged_manifest_is_repaired(
     assert (store / "dataset.json").read_bytes() == (prepared_sample / "dataset.json").read_bytes()
 
 
+def test_features_that_were_added_are_repaired_while_their_checkpoint_is_there(
+    store: Path, tmp_path: Path, prep: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    weights = make_tiny_checkpoint(tmp_path / "tiny.safetensors")
+    prep("features", "avhubert", store, "--checkpoint", weights, "--dtype", "float32")
+    shard = store / "features" / "avhubert-audio-final" / SHARD
+    whole = shard.read_bytes()
+    truncate(shard)
+    assert "all well" in prep("verify", store, "--repair").stdout
+    assert shard.read_bytes() == whole
+    truncate(shard)
+    weights.unlink()
+    said = prep("verify", store, "--repair", check=False)
+    assert said.returncode == 1 and "avhubert-audio-final: run the command that added them" in said.stdout
+
+
 @pytest.mark.parametrize("command", ["inspect", "export", "features"])
 def test_a_command_on_a_truncated_shard_ends_with_a_sentence(
     store: Path, tmp_path: Path, command: str, prep: Callable[..., subprocess.CompletedProcess[str]]
