@@ -1,4 +1,8 @@
-"""Small inputs for the fault tests, their undisturbed results, and the table that is printed at the end."""
+"""Small inputs for the fault tests, their undisturbed results, and the table that is printed at the end.
+
+SYNCDIFF_FAULTS scales the counts (1, the default, is as many as are asked for). The table is added to the
+file that SYNCDIFF_FAULTS_TABLE names.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from types import ModuleType
 
 import pytest
 
-from .harness import Row, executable, run
+from .harness import Argv, Row, executable, run
 
 ROWS: list[Row] = []
 SCALE = float(os.environ.get("SYNCDIFF_FAULTS", "1"))
@@ -19,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in Path(str(item.fspath)).parents:
             item.add_marker(pytest.mark.faults)
-            item.add_marker(pytest.mark.timeout(3600))
+            item.add_marker(pytest.mark.timeout(4 * 3600))
 
 
 @pytest.fixture
@@ -44,13 +48,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         return
     terminalreporter.section("faults")
     width = max(len(r.fault) for r in ROWS)
-    terminalreporter.write_line(f"{'fault':{width}}  tried  survived  lost  seed")
+    lines = [f"{'fault':{width}}  tried  survived  lost  seed"]
     for r in ROWS:
-        terminalreporter.write_line(
-            f"{r.fault:{width}}  {r.tried:5}  {r.survived:8}  {len(r.lost):4}  {r.seed}"
-        )
-        for problem in r.lost[:5]:
-            terminalreporter.write_line(f"    {problem}")
+        lines.append(f"{r.fault:{width}}  {r.tried:5}  {r.survived:8}  {len(r.lost):4}  {r.seed}")
+        lines += [f"    {problem}" for problem in r.lost[:5]]
+    for line in lines:
+        terminalreporter.write_line(line)
+    if table := os.environ.get("SYNCDIFF_FAULTS_TABLE"):
+        with Path(table).open("a", encoding="utf-8") as file:
+            file.write("\n".join(lines) + "\n")
 
 
 @pytest.fixture(scope="session")
@@ -74,19 +80,17 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def prepare(small_raw: Path, settings: Path) -> Callable[[Path], list[str | Path]]:
+def prepare(small_raw: Path, settings: Path) -> Callable[[Path], Argv]:
     """The command that prepares the small clips into a folder."""
 
-    def command(out: Path) -> list[str | Path]:
+    def command(out: Path) -> Argv:
         return [executable("syncdiff-prep"), "folder", small_raw, "--out", out, "--config", settings]
 
     return command
 
 
 @pytest.fixture(scope="session")
-def small_store(
-    prepare: Callable[[Path], list[str | Path]], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def small_store(prepare: Callable[[Path], Argv], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small clips, prepared undisturbed. Tests must not change it."""
     store = tmp_path_factory.mktemp("undisturbed") / "store"
     code, said = run(*prepare(store))

@@ -10,12 +10,14 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+Argv = list[str | Path]
 MARK = "SYNCDIFF_FAULT_MARK"
-GONE_WITHIN_S = 30.0
+GONE_WITHIN_S = 60.0
+PATIENCE_S = 900.0  # a busy machine is no fault
 
 
 @dataclass
@@ -58,7 +60,7 @@ def difference(wanted: dict[str, str], got: dict[str, str]) -> str:
 class Command:
     """A command in a process group of its own; what it starts is found by a mark in the environment."""
 
-    def __init__(self, *arguments: str | Path, cwd: Path | None = None) -> None:
+    def __init__(self, *arguments: str | Path, cwd: Path | None = None, **environment: str) -> None:
         self.mark = uuid.uuid4().hex
         self.process = subprocess.Popen(
             [str(a) for a in arguments],
@@ -67,7 +69,7 @@ class Command:
             text=True,
             errors="replace",
             cwd=cwd,
-            env={**os.environ, MARK: self.mark},
+            env={**os.environ, **environment, MARK: self.mark},
             start_new_session=True,
         )
 
@@ -87,7 +89,7 @@ class Command:
                 found.append(int(folder.name))
         return found
 
-    def end(self, timeout_s: float = 240.0) -> tuple[int, str]:
+    def end(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
         """Wait; exit code and all it printed. A command that hangs is killed and told apart by code -999."""
         try:
             said, _ = self.process.communicate(timeout=timeout_s)
@@ -97,6 +99,14 @@ class Command:
             return -999, said
         return self.process.returncode, said
 
+    def lines(self, pids: list[int]) -> str:
+        """The beginnings of the command lines of processes."""
+        found = []
+        for pid in pids:
+            with suppress(OSError):
+                found.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")[:80].decode())
+        return "; ".join(found)
+
     def left_over(self) -> list[int]:
         """Processes still alive a while after the command ended."""
         deadline = time.monotonic() + GONE_WITHIN_S
@@ -105,9 +115,11 @@ class Command:
         return alive
 
 
-def run(*arguments: str | Path, timeout_s: float = 240.0) -> tuple[int, str]:
+def run(
+    *arguments: str | Path, timeout_s: float = PATIENCE_S, cwd: Path | None = None, **environment: str
+) -> tuple[int, str]:
     """Run a command undisturbed; exit code and what it said. No traceback may ever be seen."""
-    return Command(*arguments).end(timeout_s)
+    return Command(*arguments, cwd=cwd, **environment).end(timeout_s)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from .harness import Row, difference, executable, run, tree
+from .harness import Argv, Row, difference, executable, run, tree
 
-Argv = list[str | Path]
 STORE_FILES = (
     "dataset.json",
     "rejects.parquet",
@@ -21,7 +20,9 @@ STORE_FILES = (
     "features/avhubert-audio-final/*.parquet",
     "features/avhubert-audio-final/extractor.json",
     ".work/identity.json",
+    ".work/inputs.json",
     ".work/done/*.json",
+    ".work/features/*/*.json",
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import socket
 import threading
@@ -120,7 +121,7 @@ def references(target: str) -> dict[str, str]:
 def test_references_open_nothing(
     row: Callable[[str, int], Row], sample_raw: Path, settings: Path, tmp_path: Path
 ) -> None:
-    """No connection is opened, and the private clip that the references name never becomes a row."""
+    """No connection is opened, and the private clip that the references name is neither read nor a row."""
     secret = tmp_path / "private" / "secret.mp4"
     secret.parent.mkdir()
     secret.write_bytes(sorted((sample_raw / "mvlrs_v1").rglob("*.mp4"))[0].read_bytes())
@@ -158,6 +159,11 @@ def test_references_open_nothing(
         (raw / kind).mkdir(parents=True)
         for name, text in references(target).items():
             (raw / kind / name).write_text(text)
+    canary = tmp_path / "canary"  # shows that this disk keeps the time of reading
+    canary.write_text("read")
+    for path in (secret, canary):
+        os.utime(path, ns=(0, path.stat().st_mtime_ns))
+    assert canary.read_text() and secret.stat().st_atime_ns == 0
     try:
         code, said = run(executable("syncdiff-prep"), "folder", raw, "--out", out, "--config", settings)
     finally:
@@ -171,5 +177,74 @@ def test_references_open_nothing(
     for name in listed:
         line.count("" if name in reasons else f"{name} was not rejected")
     assert not connections
+    if canary.stat().st_atime_ns:
+        line.count("" if secret.stat().st_atime_ns == 0 else "the file that references name was read")
     assert not list(open_dataset(out))
+    assert not line.lost
+
+
+def with_size(jpeg_video: bytes, width: int, height: int) -> bytes:
+    """A motion-JPEG file in which every picture claims another size (SOF0: FFC0, length, precision, h, w)."""
+    changed, at = bytearray(jpeg_video), 0
+    while (at := changed.find(b"\xff\xc0\x00\x11\x08", at)) >= 0:
+        changed[at + 5 : at + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+        at += 9
+    return bytes(changed)
+
+
+def test_extremes(
+    row: Callable[[str, int], Row],
+    sample_raw: Path,
+    originals: dict[str, bytes],
+    media: ModuleType,
+    settings: Path,
+    tmp_path: Path,
+) -> None:
+    """Huge pictures and endless streams are rejected or bounded; odd but usable files are rows."""
+    raw, out, work = tmp_path / "raw", tmp_path / "store", tmp_path / "work"
+    raw.mkdir()
+    work.mkdir()
+    clip = sorted((sample_raw / "mvlrs_v1" / "main").rglob("*.mp4"))[0]
+    cover, lines = work / "cover.jpg", work / "lines.srt"
+    media.ffmpeg("-i", clip, "-frames:v", "1", cover)
+    lines.write_text("1\n00:00:00,000 --> 00:00:01,000\nhello\n")
+    copy = ("-t", "1.2", "-c:v", "libx264", "-c:a", "aac")
+    usable = {
+        "500-fps.mp4": ("-i", clip, "-vf", "fps=500", *copy),
+        "sounds.mkv": ("-i", clip, "-i", clip, "-map", "0:v", "-map", "0:a", "-map", "1:a", *copy),
+        "cover.mp4": ("-i", clip, "-i", cover, "-map", "0", "-map", "1", *copy, "-c:v:1", "mjpeg",
+                      "-disposition:v:1", "attached_pic"),
+        "cover-first.mp4": ("-i", cover, "-i", clip, "-map", "0", "-map", "1", *copy, "-c:v:0", "mjpeg",
+                            "-disposition:v:0", "attached_pic"),
+        "subtitles.mp4": ("-i", clip, "-i", lines, "-map", "0", "-map", "1", *copy, "-c:s", "mov_text"),
+    }  # fmt: skip
+    for name, arguments in usable.items():
+        media.ffmpeg(*arguments, raw / name)
+    picture = with_size(cover.read_bytes(), 60000, 60000)
+    refused = {
+        "huge.mov": with_size(originals["mov"], 60000, 60000),
+        "wide.mov": with_size(originals["mov"], 65500, 16),
+        "picture.mp4": picture,
+        "picture.mjpeg": picture * 40,
+        "picture.avi": cover.read_bytes(),
+        "zeros.mp4": bytes(1 << 20),
+    }
+    for name, content in refused.items():
+        (raw / name).write_bytes(content)
+    for name, device in {"endless.mp4": "/dev/zero", "noise.mp4": "/dev/urandom"}.items():
+        (raw / name).symlink_to(device)
+    os.mkfifo(raw / "pipe.mp4")
+    command = [executable("syncdiff-prep"), "folder", raw, "--out", out, "--config", settings]
+    code, said = run(*command)
+    assert code == 0, said[-2000:]
+    rejects = {r["source"]: r for r in pq.read_table(out / "rejects.parquet").to_pylist()}
+    frames = {clip.value("source"): clip.num_frames for clip in open_dataset(out)}
+    line = row("extremes: 60000x60000, endless, 500 fps, covers", 0)
+    for name in sorted(path.name for path in raw.iterdir() if path.suffix != ".mjpeg"):
+        if name in usable:
+            line.count("" if 25 <= frames.get(name, 0) <= 35 else f"{name}: {rejects.get(name)}")
+        else:
+            bad = rejects.get(name)
+            fine = bad and bad["stage"] in ("media", "track") and name not in frames
+            line.count("" if fine else f"{name}: {bad or frames.get(name)}")
     assert not line.lost

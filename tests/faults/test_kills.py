@@ -8,45 +8,121 @@ import random
 import shutil
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from .harness import Command, Row, difference, executable, run, seconds, tree
+from .harness import Argv, Command, Row, difference, executable, run, seconds, tree
 
-Argv = list[str | Path]
 KILLS_A_ROUND = 5  # then the command runs through, and its bytes are compared
 
+# Fault, what its victim's command line holds ("" for the driver), the signal, how often for a preparation
+KILLS = (
+    ("kill -9 of the driver", "", signal.SIGKILL, 50),
+    ("SIGTERM to the driver", "", signal.SIGTERM, 12),
+    ("SIGINT to the driver", "", signal.SIGINT, 12),
+    ("kill -9 of a worker", "ray::", signal.SIGKILL, 20),
+    ("kill -9 of the raylet", "raylet/raylet", signal.SIGKILL, 20),
+    ("kill -9 of the GCS", "gcs_server", signal.SIGKILL, 20),
+)
+RAY_COMMANDS = ("prep", "features", "eval")  # training does without
+CASES = [(c, *kill) for c in (*RAY_COMMANDS, "train") for kill in KILLS if c != "train" or not kill[1]]
 
-def disturb(
-    row: Row,
-    count: int,
-    command: Argv,
-    out: Path,
-    wanted: dict[str, str],
-    whole_s: float,
+
+@dataclass(frozen=True)
+class Disturbed:
+    """A command that is killed: what there is before it, its arguments, what must be the same after it."""
+
+    begin: Callable[[Path], object]
+    argv: Callable[[Path], Argv]
+    outcome: Callable[[Path], dict[str, str]]
+
+
+def only(tree_of: dict[str, str], suffix: str, part: str = "") -> dict[str, str]:
+    return {name: digest for name, digest in tree_of.items() if name.endswith(suffix) and part in name}
+
+
+@pytest.fixture(scope="module")
+def commands(
+    prepare: Callable[[Path], Argv], small_store: Path, small_raw: Path, untrained: Path
+) -> dict[str, Disturbed]:
+    prep, train = executable("syncdiff-prep"), executable("syncdiff-train")
+    settings = ("optim.steps=24", "optim.batch_size=4", "log.checkpoint_every=6", "log.every=1")
+    sets = [part for setting in settings for part in ("--set", setting)]
+    pairs = [executable("syncdiff-eval"), small_raw, "--reference", small_raw, "--metrics", "psnr,ssim,lmd"]
+    nothing = Path.exists  # there is nothing to make
+    return {
+        "prep": Disturbed(nothing, prepare, tree),
+        "features": Disturbed(
+            lambda out: shutil.copytree(small_store, out),
+            lambda out: [prep, "features", "avhubert", out, "--checkpoint", untrained],
+            tree,
+        ),
+        # equal weights after the last step mean equal losses all along
+        "train": Disturbed(
+            nothing,
+            lambda out: [train, "train-tiny.yaml", "--data", small_store, "--out", out, *sets],
+            lambda out: only(tree(out), ".safetensors", "24"),
+        ),
+        "eval": Disturbed(nothing, lambda out: [*pairs, "--out", out], lambda out: only(tree(out), ".csv")),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    commands: dict[str, Disturbed], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[dict[str, str], float]]:
+    """What a command gives when it is left alone, and how long it takes; each runs once."""
+    kept: dict[str, tuple[dict[str, str], float]] = {}
+
+    def measure(name: str) -> tuple[dict[str, str], float]:
+        if name not in kept:
+            out = tmp_path_factory.mktemp(name) / "out"
+            commands[name].begin(out)
+            with seconds() as taken:
+                code, said = run(*commands[name].argv(out))
+            assert code == 0, said
+            kept[name] = commands[name].outcome(out), taken[0]
+            assert kept[name][0]
+        return kept[name]
+
+    return measure
+
+
+@pytest.mark.parametrize(("name", "fault", "kind", "number", "count"), CASES)
+def test_killed(
+    row: Callable[[str, int], Row],
+    times: Callable[[int], int],
+    commands: dict[str, Disturbed],
+    undisturbed: Callable[[str], tuple[dict[str, str], float]],
+    tmp_path: Path,
+    name: str,
+    fault: str,
     kind: str,
     number: int,
+    count: int,
 ) -> None:
-    """Kill the command (kind "") or a process that it started, `count` times at random moments.
-
-    After every few kills the command runs undisturbed and must give the wanted tree.
-    """
-    random_moments = random.Random(row.seed)
-    while row.tried < count:
+    """After every few kills the command runs undisturbed and must give what it would have given at once."""
+    wanted, whole_s = undisturbed(name)
+    line, out = row(f"{name}: {fault}", 1), tmp_path / "out"
+    moments = random.Random(line.seed)
+    count = times(count if name == "prep" else -(-count // 3))
+    while line.tried < count:
         problems = []
-        hits = min(KILLS_A_ROUND, count - row.tried)
-        for _ in range(hits):
-            problems.append(kill_once(Command(*command), random_moments, whole_s, kind, number))
-        code, said = run(*command)
+        commands[name].begin(out)
+        for _ in range(min(KILLS_A_ROUND, count - line.tried)):
+            problems.append(kill_once(Command(*commands[name].argv(out)), moments, whole_s, kind, number))
+        code, said = run(*commands[name].argv(out))
         if code != 0 or "Traceback" in said:
-            problems[-1] = problems[-1] or f"the run after it ended with {code}: {said[-300:]}"
-        elif lost := difference(wanted, tree(out)):
+            problems[-1] = problems[-1] or f"the run after it ended with {code}: {said[-600:]}"
+        elif lost := difference(wanted, commands[name].outcome(out)):
             problems[-1] = problems[-1] or f"differs: {lost}"
         for problem in problems:
-            row.count(problem)
-        shutil.rmtree(out)
+            line.count(problem)
+        shutil.rmtree(out, ignore_errors=True)
+    assert not line.lost
 
 
 def kill_once(command: Command, moments: random.Random, whole_s: float, kind: str, number: int) -> str:
@@ -66,144 +142,9 @@ def kill_once(command: Command, moments: random.Random, whole_s: float, kind: st
             pass
     code, said = command.end()
     if code == -999:
-        return "the command hung"
+        return f"the command hung: {said[-300:]}"
     if "Traceback (most recent call last)" in said:
         return said[said.index("Traceback (most recent call last)") :][:1500]
     if left := command.left_over():
-        return f"{len(left)} processes are still alive"
+        return f"{len(left)} processes are still alive: {command.lines(left)}"
     return ""
-
-
-@pytest.fixture(scope="module")
-def whole_s(
-    prepare: Callable[[Path], Argv], small_store: Path, tmp_path_factory: pytest.TempPathFactory
-) -> float:
-    """How long an undisturbed preparation takes here, in seconds."""
-    with seconds() as taken:
-        code, said = run(*prepare(tmp_path_factory.mktemp("timed") / "store"))
-    assert code == 0, said
-    return taken[0]
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "number", "count"),
-    [
-        ("kill -9 of the driver", "", signal.SIGKILL, 50),
-        ("SIGTERM to the driver", "", signal.SIGTERM, 12),
-        ("SIGINT to the driver", "", signal.SIGINT, 12),
-        ("kill -9 of a worker", "ray::", signal.SIGKILL, 20),
-        ("kill -9 of the raylet", "raylet/raylet", signal.SIGKILL, 20),
-        ("kill -9 of the GCS", "gcs_server", signal.SIGKILL, 20),
-    ],
-)
-def test_preparation(
-    row: Callable[[str, int], Row],
-    times: Callable[[int], int],
-    prepare: Callable[[Path], Argv],
-    small_store: Path,
-    whole_s: float,
-    tmp_path: Path,
-    name: str,
-    kind: str,
-    number: int,
-    count: int,
-) -> None:
-    line = row(f"prep: {name}", 1)
-    out = tmp_path / "store"
-    disturb(line, times(count), prepare(out), out, tree(small_store), whole_s, kind, number)
-    assert not line.lost
-
-
-def test_features(
-    row: Callable[[str, int], Row],
-    times: Callable[[int], int],
-    small_store: Path,
-    untrained: Path,
-    tmp_path: Path,
-) -> None:
-    def command(store: Path) -> Argv:
-        prep = executable("syncdiff-prep")
-        return [prep, "features", "avhubert", store, "--checkpoint", untrained]
-
-    whole = tmp_path / "whole"
-    shutil.copytree(small_store, whole)
-    with seconds() as taken:
-        code, said = run(*command(whole))
-    assert code == 0, said
-    line = row("features: kill -9 of the driver", 2)
-    moments = random.Random(2)
-    out = tmp_path / "store"
-    while line.tried < times(12):
-        shutil.copytree(small_store, out)
-        problem = kill_once(Command(*command(out)), moments, taken[0], "", signal.SIGKILL)
-        code, said = run(*command(out))
-        problem = problem or (said[-300:] if code else difference(tree(whole), tree(out)))
-        line.count(problem)
-        shutil.rmtree(out)
-    assert not line.lost
-
-
-def train(store: Path, out: Path) -> Argv:
-    settings = ("optim.steps=24", "optim.batch_size=4", "log.checkpoint_every=6", "log.every=1")
-    sets = [part for setting in settings for part in ("--set", setting)]
-    return [executable("syncdiff-train"), "train-tiny.yaml", "--data", store, "--out", out, *sets]
-
-
-def weights_of(run_folder: Path) -> dict[str, str]:
-    """Hashes of the last checkpoint: equal weights after the last step mean equal losses all along."""
-    return {n: h for n, h in tree(run_folder).items() if n.endswith(".safetensors") and "24" in n}
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_training(
-    row: Callable[[str, int], Row],
-    times: Callable[[int], int],
-    small_store: Path,
-    tmp_path: Path,
-    number: int,
-) -> None:
-    with seconds() as taken:
-        code, said = run(*train(small_store, tmp_path / "whole"))
-    assert code == 0, said
-    wanted = weights_of(tmp_path / "whole")
-    assert wanted
-    line = row(f"train: {signal.Signals(number).name}", 3)
-    moments, out = random.Random(3), tmp_path / "run"
-    while line.tried < times(6):
-        problem = kill_once(Command(*train(small_store, out)), moments, taken[0], "", number)
-        code, said = run(*train(small_store, out))
-        problem = problem or (said[-300:] if code else difference(wanted, weights_of(out)))
-        line.count(problem)
-        shutil.rmtree(out)
-    assert not line.lost
-
-
-def test_evaluation(
-    row: Callable[[str, int], Row], times: Callable[[int], int], small_raw: Path, tmp_path: Path
-) -> None:
-    def command(out: Path, cache: Sequence[str | Path] = ()) -> Argv:
-        metrics = ("--metrics", "psnr,ssim,lmd")
-        return [
-            executable("syncdiff-eval"),
-            small_raw,
-            "--reference",
-            small_raw,
-            "--out",
-            out,
-            *metrics,
-            *cache,
-        ]
-
-    with seconds() as taken:
-        code, said = run(*command(tmp_path / "whole"))
-    assert code == 0, said
-    wanted = {n: h for n, h in tree(tmp_path / "whole").items() if n.endswith(".csv")}
-    line = row("eval: kill -9 of the driver", 4)
-    moments, out = random.Random(4), tmp_path / "eval"
-    while line.tried < times(12):
-        problem = kill_once(Command(*command(out)), moments, taken[0], "", signal.SIGKILL)
-        code, said = run(*command(out))
-        got = {n: h for n, h in tree(out).items() if n.endswith(".csv")}
-        line.count(problem or (said[-300:] if code else difference(wanted, got)))
-        shutil.rmtree(out)
-    assert not line.lost

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .harness import Command, Row, difference, executable, run, tree
-
-Argv = list[str | Path]
+from .harness import Argv, Command, Row, difference, executable, run, tree
 
 
 def listening(pids: set[int]) -> set[str]:
@@ -115,6 +115,66 @@ def test_two_runs_on_one_output(
     assert "another run" in said
     code, said = first.end()
     line.count(said[-300:] if code else difference(tree(small_store), tree(out)))
+    assert not line.lost
+
+
+@pytest.fixture
+def plain_user(small_raw: Path, small_store: Path, untrained: Path) -> Iterator[tuple[Argv, Path]]:
+    """How a command is run by `nobody`, and a folder that all may enter with a copy of the inputs."""
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("root alone can become another user")
+    with tempfile.TemporaryDirectory(prefix="syncdiff-faults-") as name:
+        place = Path(name)
+        shutil.copytree(small_raw, place / "raw")
+        shutil.copytree(small_store, place / "store")
+        shutil.copy(untrained, place)
+        (place / "home").mkdir()
+        for path in (place, *place.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        os.chown(place / "home", 65534, 65534)
+        user: Argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        yield [*user, "env", f"HOME={place / 'home'}", f"TMPDIR={place / 'home'}"], place
+
+
+def test_permission_denied_to_a_plain_user(
+    row: Callable[[str, int], Row], settings: Path, plain_user: tuple[Argv, Path], tmp_path: Path
+) -> None:
+    """Each command names the place that it may not write, and changes nothing."""
+    user, place = plain_user
+    raw, store, weights = place / "raw", place / "store", place / "untrained.safetensors"
+    shutil.copy(settings, place / "small.yaml")
+    (place / "small.yaml").chmod(0o644)
+    before = tree(place)
+    prep, out = executable("syncdiff-prep"), place / "out"
+    commands: dict[str, Argv] = {
+        "prep": [prep, "folder", raw, "--out", out],
+        "prep, again": [prep, "folder", raw, "--out", store, "--config", place / "small.yaml"],
+        "features": [prep, "features", "avhubert", store, "--checkpoint", weights],
+        "inspect": [prep, "inspect", store],
+        "export": [prep, "export", "frames", store, out],
+        "sample": [prep, "sample", out],
+        "convert": [prep, "weights", "untrained", place / "other.safetensors"],
+        "train": [executable("syncdiff-train"), "train-tiny.yaml", "--data", store, "--out", out],
+        "eval": [executable("syncdiff-eval"), raw, "--reference", raw, "--metrics", "psnr", "--out", out],
+    }
+    line = row("permission denied to a plain user", 0)
+    for name, command in commands.items():
+        code, said = run(*user, *command)
+        clean = code > 0 and "Traceback" not in said and "error:" in said and str(place) in said
+        line.count("" if clean else f"{name} ended with {code}: {said[-400:]}")
+    assert difference(before, tree(place)) == ""
+    assert not line.lost
+
+
+def test_a_source_that_a_plain_user_may_not_read_is_a_reject(
+    row: Callable[[str, int], Row], plain_user: tuple[Argv, Path]
+) -> None:
+    user, place = plain_user
+    (place / "raw/1.mp4").chmod(0)
+    out = place / "home" / "store"
+    code, said = run(*user, executable("syncdiff-prep"), "folder", place / "raw", "--out", out)
+    line = row("a source that may not be read", 0)
+    line.count("" if code == 0 and "1.mp4: unreadable-file" in said else said[-400:])
     assert not line.lost
 
 
