@@ -55,6 +55,8 @@ def connect(workers: int | None, address: str | None) -> None:
                 include_dashboard=False,
                 object_store_memory=OBJECT_STORE_BYTES,
                 _temp_dir=str(sessions_folder()),
+                # Else the driver waits for workers started ahead of need, and for ever if one dies first.
+                _system_config={"prestart_worker_first_driver": False},
                 **quiet,
             )
     except (ConnectionError, RuntimeError, ValueError) as error:

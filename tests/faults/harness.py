@@ -71,6 +71,8 @@ class Command:
             cwd=cwd,
             env={**os.environ, **environment, MARK: self.mark},
             start_new_session=True,
+            # a shell that runs the tests in the background has them ignore Ctrl-C, and all that they start
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def processes(self, kind: str = "") -> list[int]:

@@ -58,3 +58,16 @@ def test_a_link_put_there_by_somebody_else_is_refused(
     (tmp_path / f"syncdiff-ray-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="belongs to somebody else"):
         sessions_folder()
+
+
+def test_no_worker_is_started_before_there_is_work() -> None:
+    """The driver would wait for it for ever if it died before it had registered."""
+    code = (
+        "import time, psutil\n"
+        "from syncdiff.pipeline.ray_start import connect\n"
+        "connect(2, None)\n"
+        "time.sleep(1)\n"
+        "print([p.cmdline()[:1] for p in psutil.Process().children(recursive=True)])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "raylet" in done.stdout and "ray::IDLE" not in done.stdout, done.stdout + done.stderr
