@@ -112,6 +112,8 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 def read_tensors(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """The tensors of one file of a checkpoint. Raises CheckpointError."""
     file = checkpoint / f"{name}.safetensors"
+    if not file.is_file():  # nor a link to a device that never ends
+        raise CheckpointError(f"{checkpoint}: {file.name} cannot be read: there is no such file")
     written = read_state(checkpoint).get("files", {}).get(file.name)  # checkpoints of before have no hashes
     try:
         if written is not None and sha256_file(file) != written:
