@@ -28,6 +28,34 @@ def _shared(name: str, variable: str) -> Path:
     return folder
 
 
+def _needs_real_clips(item: pytest.Item) -> bool:
+    """Whether a test reads `realdata`: by that fixture, or by a parameter that names one of its files."""
+    parameters = (
+        item.callspec.params.values()
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+        else ()
+    )
+    named = any(str(value).endswith((".mp4", ".mpg", ".avi")) for value in parameters)
+    fixtures = getattr(item, "fixturenames", ())
+    return "realdata" in fixtures or (named and "real_face" in fixtures)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where the real clips are not there, each test that needs them is skipped once, not once a clip."""
+    if Path(os.environ.get("SYNCDIFF_REALDATA", ROOT.parent / "shared" / "realdata")).is_dir():
+        return
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if _needs_real_clips(item):
+            cases.setdefault(item.nodeid.split("[")[0], []).append(item)
+    for first, *others in cases.values():
+        reason = f"{1 + len(others)} case(s) need the real clips; set SYNCDIFF_REALDATA to their folder"
+        first.add_marker(pytest.mark.skip(reason=reason))
+        for item in others:
+            items.remove(item)
+        config.hook.pytest_deselected(items=others)
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """Folder with the real clips."""

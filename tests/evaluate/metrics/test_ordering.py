@@ -1,4 +1,4 @@
-"""Do the metrics put results in the right order? Real clips, damaged more and more, play the methods.
+"""Do the metrics put results in the right order? Damaged clips of the sample play the methods.
 
 LSE and AVS are not here: with stand-in weights their order means nothing.
 """
@@ -45,10 +45,15 @@ def backend() -> DlibBackend:
 
 
 @pytest.fixture(scope="module")
-def clip(realdata: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return degrade.shorten(
-        realdata / "vretalk_5.mp4", tmp_path_factory.mktemp("clip") / "true.mov", seconds=2, width=256
-    )
+def speakers(sample_raw: Path) -> tuple[Path, Path]:
+    """A clip of each of the sample's two people, in which sound and lips agree."""
+    clips = sample_raw / "mvlrs_v1" / "main"
+    return clips / "astronaut" / "20001.mp4", clips / "carphone" / "20001.mp4"
+
+
+@pytest.fixture(scope="module")
+def clip(speakers: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return degrade.shorten(speakers[0], tmp_path_factory.mktemp("clip") / "true.mov", seconds=2, width=256)
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +71,10 @@ def score(clip: Path, backend: DlibBackend) -> Score:
 
 
 @pytest.fixture(scope="module")
-def methods(clip: Path, realdata: Path, backend: DlibBackend) -> dict[str, list[Path]]:
+def methods(clip: Path, speakers: tuple[Path, Path], backend: DlibBackend) -> dict[str, list[Path]]:
     """Each kind of damage, from none to much."""
     folder = clip.parent
-    other = degrade.shorten(realdata / "vretalk_2.mp4", folder / "other.mov", seconds=2, width=256)
+    other = degrade.shorten(speakers[1], folder / "other.mov", seconds=2, width=256)
     return {
         "blur": [clip, *(degrade.blurred(clip, folder / f"blur{s}.mov", s) for s in (0.7, 1.5, 3))],
         "jpeg": [clip, *(degrade.as_jpeg(clip, folder / f"jpeg{q}.avi", q) for q in (3, 10, 31))],
@@ -125,12 +130,14 @@ def test_landmarks_and_identity_see_a_foreign_mouth(methods: dict[str, list[Path
 def test_stability(damage: str, methods: dict[str, list[Path]], score: Score):
     scores = [score(path, Stability()) for path in methods[damage]]
     assert ordered([one["flicker_mouth"] for one in scores], "lower")
-    if damage == "mouth":  # outside the face there is the codec's error only
-        assert scores[1]["flicker_static"] < scores[1]["flicker_mouth"] / 4
+    if damage == "mouth":  # outside the face there is only the codec's error, and the edge of what was pasted
+        assert scores[1]["flicker_static"] < scores[1]["flicker_mouth"] / 2
 
 
-def test_sound_moves_the_lag_and_nothing_else(realdata: Path, tmp_path: Path, backend: DlibBackend):
-    true = degrade.shorten(realdata / "syncnet_example.avi", tmp_path / "true.mov", seconds=8, width=224)
+def test_sound_moves_the_lag_and_nothing_else(
+    speakers: tuple[Path, Path], tmp_path: Path, backend: DlibBackend
+):
+    true = degrade.shorten(speakers[0], tmp_path / "true.mov", seconds=8, width=224)
     lags = []
     for frames in (0, 2, 5, 10):
         path = degrade.late_sound(true, tmp_path / f"late{frames}.mov", frames)
@@ -142,9 +149,9 @@ def test_sound_moves_the_lag_and_nothing_else(realdata: Path, tmp_path: Path, ba
     assert [lag - lags[0] for lag in lags] == [0, 2, 5, 10]
 
 
-def test_a_foreign_mouth_correlates_less(realdata: Path, tmp_path: Path, backend: DlibBackend):
-    true = degrade.shorten(realdata / "syncnet_example.avi", tmp_path / "true.mov", seconds=6, width=224)
-    other = degrade.shorten(realdata / "vox2_00104.mp4", tmp_path / "other.mov", seconds=6, width=224)
+def test_a_foreign_mouth_correlates_less(speakers: tuple[Path, Path], tmp_path: Path, backend: DlibBackend):
+    true = degrade.shorten(speakers[0], tmp_path / "true.mov", seconds=6, width=224)
+    other = degrade.shorten(speakers[1], tmp_path / "other.mov", seconds=6, width=224)
     made = degrade.foreign_mouth(true, other, tmp_path / "made.mov", backend)
     metric = AvCorrelation()
     own, foreign = (
