@@ -279,7 +279,7 @@ def _score(
     from syncdiff.evaluate.score_clip import Work
 
     work = Work(protocol, chosen.weights, inputs.cache)
-    with show.meter(out, len(matched.cases)) as meter:
+    with show.Meter(out, len(matched.cases)) as meter:
         return run_evaluation(
             work,
             matched,

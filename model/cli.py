@@ -123,7 +123,6 @@ def run_generate(
     from syncdiff.model.generate import load_model
     from syncdiff.model.generate_split import generate_results, make_pairs
     from syncdiff.model.generate_video import dub
-    from syncdiff.pipeline.console import meter
     from syncdiff.pipeline.store.read import open_dataset
 
     model = load_model(checkpoint, device, sampler=sampler, sampling_steps=steps, guidance=guidance)
@@ -146,9 +145,9 @@ def run_generate(
             "pairs": str(pairs or mode),
         }
         chosen = chosen[:limit]
-        with meter(Console(stderr=True), len(chosen)) as shown:
+        with show.Meter(Console(stderr=True), len(chosen)) as meter:
             generate_results(
-                model, dataset, chosen, outcome, out, raw, size, settings, typer.echo, shown, avhubert
+                model, dataset, chosen, outcome, out, raw, size, settings, typer.echo, meter, avhubert
             )
         frames = outcome.frames
         for name, reason in outcome.left_out:

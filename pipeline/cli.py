@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +121,15 @@ def prepare(
     listing = _list(layout, inputs)
     _announce(listing)
     if dry_run:
-        _show_estimate(listing, settings, workers)
+        cores = workers or show.available_cores()
+        guess = estimate(listing.layout, listing.root, listing.clips, settings)
+        time, size = show.duration_text(guess.core_s / cores), show.bytes_text(guess.bytes)
+        for line in (
+            f"measured {guess.measured} clips, {guess.failed} of them would be rejected",
+            f"expected: {guess.hours:.2f} hours of rows, {time} on {cores} cores, {size} of shards",
+            f"{len(listing.rejects):,} inputs are rejected by the listing already",
+        ):
+            out.print(line, highlight=False)
         return
     root = out_dir or Path("data") / layout
     check_apart(root, raw)
@@ -238,26 +247,11 @@ def _list(layout: str, inputs: dict[str, Any]) -> Listing:
 
 
 def _announce(listing: Listing) -> None:
-    splits: dict[str, int] = {}
-    for clip in listing.clips:
-        splits[clip.split] = splits.get(clip.split, 0) + 1
+    splits = Counter(clip.split for clip in listing.clips)
     parts = ", ".join(f"{name} {number:,}" for name, number in sorted(splits.items()))
     out.print(f"{listing.layout}: {len(listing.clips):,} clips ({parts or 'none'})", highlight=False)
     for note in listing.notes:
         out.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
-
-
-def _show_estimate(listing: Listing, config: PrepConfig, workers: int | None) -> None:
-    cores = workers or show.available_cores()
-    guess = estimate(listing.layout, listing.root, listing.clips, config)
-    time, size = show.duration_text(guess.core_s / cores), show.bytes_text(guess.bytes)
-    lines = (
-        f"measured {guess.measured} clips, {guess.failed} of them would be rejected",
-        f"expected: {guess.hours:.2f} hours of rows, {time} on {cores} cores, {size} of shards",
-        f"{len(listing.rejects):,} inputs are rejected by the listing already",
-    )
-    for line in lines:
-        out.print(line, highlight=False)
 
 
 def _prepare(
@@ -291,7 +285,7 @@ def _prepare(
             if kept := len(listing.clips) - clips_todo:
                 out.print(f"{kept:,} clips are prepared already; {len(todo)} shards to go", highlight=False)
             run.remove_manifest()
-            with show.meter(out, clips_todo) as meter:
+            with show.Meter(out, clips_todo) as meter:
                 prepare_shards(
                     run,
                     todo,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +17,8 @@ from rich.table import Table
 from syncdiff.pipeline.records import FPS
 
 WRONG_USAGE = 2  # exit codes; 0 is a run that was completed, rejects included
-FAILED = 1
-INTERRUPTED = 130
+FAILED = 1  # the command made sense, and yet something went wrong
+INTERRUPTED = 130  # as a shell reports SIGINT: 128 + 2
 
 PLAIN_EVERY_S = 10.0  # a log file wants a line now and then, not a moving bar
 
@@ -56,7 +55,7 @@ def print_error(error: Exception) -> None:
 class Meter:
     """Shows clips, rates, rejects and the time that remains; plain lines where the output is no terminal."""
 
-    def __init__(self, console: Console, total: int, unit: str) -> None:
+    def __init__(self, console: Console, total: int, unit: str = "clips") -> None:
         self._console = console
         self._total = total
         self._unit = unit
@@ -93,12 +92,6 @@ class Meter:
             self._shown = now
             left = f"{(self._total - done) * elapsed_s / done:.0f} s left" if done else "no estimate yet"
             self._console.print(f"{done}/{self._total} {self._unit} · {rates} · {left}", highlight=False)
-
-
-@contextmanager
-def meter(console: Console, total: int, unit: str = "clips") -> Iterator[Meter]:
-    with Meter(console, total, unit) as shown:
-        yield shown
 
 
 def print_counts(console: Console, manifest: Mapping[str, Any]) -> None:

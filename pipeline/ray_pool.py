@@ -26,8 +26,8 @@ from ray.exceptions import (
 
 from syncdiff.pipeline.records import ClipError, RunError
 
-POLL_S = 0.25
-MONITOR_ANSWER_S = 5.0
+POLL_S = 0.25  # between two looks at progress and at workers that stand still
+MONITOR_ANSWER_S = 5.0  # then the run goes on without its news
 STALL_TIMEOUT_S = 600.0  # an item that shows no sign of progress for so long is taken for stuck
 FAILED_STARTS = 6  # in a row; one may be the machine's fault
 

@@ -21,8 +21,8 @@ import psutil
 
 from syncdiff.pipeline.records import RunError
 
-CONNECT_S = 5.0
-HELPER_EXIT_S = 5.0
+CONNECT_S = 5.0  # a cluster that is there answers in milliseconds
+HELPER_EXIT_S = 5.0  # for killed processes to let go of the files that are removed next
 # Nothing large passes through the object store, so it gets the smallest size Ray accepts.
 OBJECT_STORE_BYTES = 80 << 20
 

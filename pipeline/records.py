@@ -8,13 +8,14 @@ Images are RGB, uint8, unless a name says otherwise.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-FPS = 25
+FPS = 25  # what AV-HuBERT, SyncNet and Wav2Lip are trained at, and LRS2 and LRS3 recorded at
 SAMPLE_RATE_HZ = 16_000
 SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
 
@@ -187,14 +188,10 @@ class ClipError(Exception):
         self.transient = transient
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild_clip_error, (self.stage, self.reason, self.detail, self.transient)
+        return partial(ClipError, transient=self.transient), (self.stage, self.reason, self.detail)
 
     def reject(self, clip: Clip) -> Reject:
         return Reject(clip.source, clip.id, clip.split, self.stage, self.reason, self.detail, self.transient)
-
-
-def _rebuild_clip_error(stage: str, reason: str, detail: str, transient: bool) -> ClipError:
-    return ClipError(stage, reason, detail, transient=transient)
 
 
 _ADVICE = {

@@ -129,21 +129,21 @@ def weights_fetch(name: Annotated[str, typer.Argument(help="A name from `weights
     entry = entry_named(name)
     size = "" if entry.size_bytes is None else f" ({show.bytes_text(entry.size_bytes)})"
     out.print(f"{entry.file}{size}: {entry.licence}; published at {entry.published_at}", highlight=False)
-    found = fetch(entry, progressbar=True)
-    state = "verified" if found.verified else f"not verified, its sha256 is {found.sha256}"
-    out.print(f"{found.path}: {state}", highlight=False, soft_wrap=True)
+    file = fetch(entry, progressbar=True)
+    state = "verified" if file.verified else f"not verified, its sha256 is {file.sha256}"
+    out.print(f"{file.path}: {state}", highlight=False, soft_wrap=True)
 
 
 @weights_app.command("verify")
 def weights_verify(name: Annotated[str, typer.Argument(help="A name from `weights list`.")]) -> None:
     """Check a file that is here against its published hash."""
-    found = require(name, allow_unverified=True)
-    if found.entry.sha256 is None:
-        out.print(f"{found.path}: no hash is published to compare with; its sha256 is {found.sha256}")
-    elif found.verified:
-        out.print(f"{found.path}: verified")
+    file = require(name, allow_unverified=True)
+    if file.entry.sha256 is None:
+        out.print(f"{file.path}: no hash is published to compare with; its sha256 is {file.sha256}")
+    elif file.verified:
+        out.print(f"{file.path}: verified")
     else:
-        out.print(f"{found.path}: [red]not the published file[/]\n{escape(how_to_get(found.entry))}")
+        out.print(f"{file.path}: [red]not the published file[/]\n{escape(how_to_get(file.entry))}")
         sys.exit(show.FAILED)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from syncdiff.pipeline.features.extractor import Extractor, ExtractorInput
-from syncdiff.pipeline.records import Features
 from syncdiff.pipeline.store.manifest import (
     extractor_sha256,
     feature_records,
@@ -16,7 +15,7 @@ from syncdiff.pipeline.store.manifest import (
     record_features,
 )
 from syncdiff.pipeline.store.paths import StoreError, StorePaths
-from syncdiff.pipeline.store.read import ClipView, open_dataset
+from syncdiff.pipeline.store.read import open_dataset
 from syncdiff.pipeline.store.schema import feature_schema
 from syncdiff.pipeline.store.write import FileEntry, ShardWriter, feature_record, write_atomic
 
@@ -57,25 +56,22 @@ def extract_shard(
         clips = dataset.clips_of(shard)
         for first in range(0, len(clips), CLIPS_AT_ONCE):
             group = clips[first : first + CLIPS_AT_ONCE]
-            for clip, features in zip(group, _extract(group, extractor), strict=True):
-                writer.add(feature_record(clip.clip_id, clip.num_frames, features))
+            inputs = [
+                ExtractorInput(
+                    clip.audio() if "audio" in extractor.needs else None,
+                    clip.num_frames,
+                    clip.mouth_rois() if "video" in extractor.needs else None,
+                )
+                for clip in group
+            ]
+            # A clip without the sound that the extractor needs gets a row without values.
+            silent = [i for i, clip in enumerate(inputs) if "audio" in extractor.needs and clip.pcm16 is None]
+            features = iter(extractor([clip for i, clip in enumerate(inputs) if i not in silent]))
+            for i, clip in enumerate(group):
+                values = None if i in silent else next(features)
+                writer.add(feature_record(clip.clip_id, clip.num_frames, values))
             on_progress(sum(clip.num_frames for clip in group))
         entry = writer.finish(root)
     clips_entry = next(s["clips"] for s in dataset.manifest["shards"] if s["name"] == shard)
     record_features(dataset.paths, extractor.id, shard, clips_entry["sha256"], entry)
     return entry
-
-
-def _extract(clips: list[ClipView], extractor: Extractor) -> list[Features | None]:
-    """Features of these clips; None for a clip without the sound that the extractor needs."""
-    inputs = [
-        ExtractorInput(
-            clip.audio() if "audio" in extractor.needs else None,
-            clip.num_frames,
-            clip.mouth_rois() if "video" in extractor.needs else None,
-        )
-        for clip in clips
-    ]
-    usable = [i for i, item in enumerate(inputs) if "audio" not in extractor.needs or item.pcm16 is not None]
-    by_clip = dict(zip(usable, extractor([inputs[i] for i in usable]), strict=True))
-    return [by_clip.get(i) for i in range(len(clips))]

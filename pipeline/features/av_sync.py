@@ -15,7 +15,7 @@ from syncdiff.pipeline.records import F32, I16, SAMPLE_RATE_HZ, SAMPLES_PER_FRAM
 LOUDNESS_BAND_HZ = (1000.0, 3000.0)
 LOUDNESS_FLOOR_DB = -100.0
 AV_RANGE_DB = 50.0
-AV_MIN_OVERLAP_FRAMES = 25
+AV_MIN_OVERLAP_FRAMES = 25  # a second: two to seven syllables
 
 
 def loudness(pcm16: I16, num_frames: int) -> F32:

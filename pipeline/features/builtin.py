@@ -75,17 +75,11 @@ def write_extractor_files(paths: StorePaths, names: Sequence[str]) -> None:
 
 SPECS: dict[str, FeatureSpec] = {
     "logfbank": FeatureSpec(
-        "logfbank",
-        104,
-        25.0,
+        "logfbank", 104, 25.0,
         "AV-HuBERT's audio input: 26 log filter banks at 100 Hz, 4 stacked, before layer norm",
-        logfbank,
-    ),
+        logfbank),
     "mel": FeatureSpec(
-        "mel",
-        80,
-        80.0,
+        "mel", 80, 80.0,
         "Wav2Lip's mel spectrogram in [-4, 4]; frame i uses the 16 steps from floor(80*i/25)",
-        lambda pcm: np.ascontiguousarray(wav2lip_mel(pcm).T),
-    ),
-}
+        lambda pcm: np.ascontiguousarray(wav2lip_mel(pcm).T)),
+}  # fmt: skip

@@ -77,18 +77,21 @@ class SpeechModel:
 
     def __call__(self, batch: Sequence[ExtractorInput]) -> list[Features]:
         """Features of each clip; one clip at a time, since padding would change wav2vec 2.0's group norm."""
-        return [self._features(clip) for clip in batch]
-
-    def _features(self, clip: ExtractorInput) -> Features:
-        if clip.pcm16 is None or not len(clip.pcm16):
-            raise ValueError(f"{self.id} needs sound, and a clip has none")
         encode = _whisper_steps if self.kind == "whisper" else _wav2vec2_steps
-        with torch.inference_mode():
-            steps = encode(self.model, clip.pcm16, self.layer)
-        if self.grid == "frames":
-            steps = _average(steps, round(SAMPLE_RATE_HZ / FPS / self.step_samples))
-        values, padded = fit_length(steps, round(clip.num_frames * self.rate_hz / FPS))
-        return Features(self.id, stored_as(values, self.dtype), self.rate_hz, padded)
+        features = []
+        for clip in batch:
+            if clip.pcm16 is None or not len(clip.pcm16):
+                raise ValueError(f"{self.id} needs sound, and a clip has none")
+            with torch.inference_mode():
+                steps = encode(self.model, clip.pcm16, self.layer)
+            if self.grid == "frames":  # the means of the steps within each frame, of fewer at the tail
+                count = round(SAMPLE_RATE_HZ / FPS / self.step_samples)
+                starts = np.arange(0, len(steps), count)
+                sums = np.add.reduceat(steps, starts, axis=0)
+                steps = (sums / np.minimum(count, len(steps) - starts)[:, None]).astype(np.float32)
+            values, padded = fit_length(steps, round(clip.num_frames * self.rate_hz / FPS))
+            features.append(Features(self.id, stored_as(values, self.dtype), self.rate_hz, padded))
+        return features
 
 
 def load_speech_model(
@@ -106,7 +109,12 @@ def load_speech_model(
     """
     if importlib.util.find_spec("transformers") is None:
         raise CheckpointError("this extractor needs transformers: pip install 'syncdiff[whisper]'")
-    kind = _kind(folder)
+    config = Path(folder) / "config.json"
+    if not config.is_file():
+        raise CheckpointError(f"{folder} is no folder with a model (no config.json in it)")
+    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    if kind not in _CLASSES:
+        raise CheckpointError(f"{folder} holds a model of type {kind}; known are {', '.join(_CLASSES)}")
     weights = sorted(Path(folder).glob("*.safetensors"))
     if not weights:
         raise CheckpointError(f"{folder} holds no weights as safetensors; pickled weights are not read")
@@ -123,16 +131,6 @@ def load_speech_model(
         raise ValueError(f"steps of {step} samples do not divide a video frame; use the native grid")
     name, sha256 = Path(folder).resolve().name, sha256_file(*weights)
     return SpeechModel(model, kind, name, sha256, layer, grid, step, dtype)
-
-
-def _kind(folder: Path) -> str:
-    config = Path(folder) / "config.json"
-    if not config.is_file():
-        raise CheckpointError(f"{folder} is no folder with a model (no config.json in it)")
-    kind = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    if kind not in _CLASSES:
-        raise CheckpointError(f"{folder} holds a model of type {kind}; known are {', '.join(_CLASSES)}")
-    return str(kind)
 
 
 def _hidden(output: Any, layer: int | Literal["final"]) -> torch.Tensor:
@@ -152,10 +150,8 @@ def _whisper_steps(model: Any, pcm16: I16, layer: int | Literal["final"]) -> F32
     parts = []
     for start in range(0, len(pcm16), window):
         sound = pcm16[start : start + window].astype(np.float32) / 32768
-        features = mel(sound, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt").input_features.to(
-            model.device
-        )
-        output = model.encoder(features, output_hidden_states=layer != "final")
+        features = mel(sound, sampling_rate=SAMPLE_RATE_HZ, return_tensors="pt").input_features
+        output = model.encoder(features.to(model.device), output_hidden_states=layer != "final")
         parts.append(_hidden(output, layer)[0, : -(-len(sound) // WHISPER_STEP_SAMPLES)])
     return torch.cat(parts).float().cpu().numpy()
 
@@ -171,11 +167,3 @@ def _wav2vec2_steps(model: Any, pcm16: I16, layer: int | Literal["final"]) -> F3
     values = torch.from_numpy(sound)[None].to(model.device)
     output = model(values, output_hidden_states=layer != "final")
     return _hidden(output, layer)[0].float().cpu().numpy()
-
-
-def _average(steps: F32, count: int) -> F32:
-    """Means of `count` steps each; of fewer at the tail."""
-    starts = np.arange(0, len(steps), count)
-    sums = np.add.reduceat(steps, starts, axis=0)
-    means: F32 = (sums / np.minimum(count, len(steps) - starts)[:, None]).astype(np.float32)
-    return means

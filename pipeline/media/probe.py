@@ -22,8 +22,8 @@ from syncdiff.pipeline.media.ffmpeg import SOURCE, STALL_S, FfmpegProcess, comma
 from syncdiff.pipeline.records import FPS, ClipError
 
 MAX_PIXELS = 8192 * 4608  # 8K pictures pass, decompression bombs do not
-MAX_DURATION_S = 12 * 3600
-MAX_START_GAP_S = 10.0
+MAX_DURATION_S = 12 * 3600  # the sound of so long a file takes 1.4 GB of memory
+MAX_START_GAP_S = 10.0  # a longer gap would be filled by a still picture or by silence
 TRANSIENT_ERRORS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE)
 
 # Containers that hold their media themselves. What is left out on purpose are the formats that name other
@@ -176,65 +176,48 @@ def _first_entries(text: str) -> dict[str, dict[str, str]]:
 def _read_report(report: str, firsts: dict[str, dict[str, str]]) -> MediaInfo:
     """MediaInfo from ffmpeg's report of an input and the first picture and sound that it decoded."""
     picture, sound = firsts.get("video"), firsts.get("audio")
-    duration = re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", report, re.MULTILINE)
-    duration_s = _seconds(*duration.groups()) if duration else None
-    if duration_s is not None and duration_s > MAX_DURATION_S:
-        raise ClipError("media", "too-long", f"it lasts longer than {MAX_DURATION_S // 3600} hours")
-    facts: dict[str, Any] = {
-        "has_video": picture is not None,
-        "has_audio": sound is not None,
-        "duration_s": duration_s,
-    }
+    facts: dict[str, Any] = {"duration_s": None}
+    if duration := re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", report, re.MULTILINE):
+        hours, minutes, seconds = map(float, duration.groups())
+        facts["duration_s"] = hours * 3600 + minutes * 60 + seconds
+        if facts["duration_s"] > MAX_DURATION_S:
+            raise ClipError("media", "too-long", f"it lasts longer than {MAX_DURATION_S // 3600} hours")
     if picture:
-        facts |= _picture_facts(report, picture)
+        width, height = map(int, picture["dimensions"].split("x"))
+        numerator, denominator = map(int, picture["sar"].split("/"))
+        aspect = numerator / denominator if numerator and denominator else 1.0
+        stored_width, width = width, max(1, round(width * aspect))
+        if width * height > MAX_PIXELS:
+            raise ClipError("media", "too-large", f"made square, its pixels are more than {MAX_PIXELS}")
+        stream = next(iter(_pictures(report)), "")
+        pixels = re.search(r"Video: [^,]*, (\w+)(?:\([^)]*\))?", stream)
+        facts |= {
+            "width_px": width,
+            "height_px": height,
+            "stored_width_px": stored_width,
+            "pixel_aspect": aspect,
+            "video_codec": _match(r"Video: (\w+)", stream),
+            "pixel_format": pixels[1] if pixels else None,
+            "full_range": bool(pixels and ("(pc" in pixels[0] or pixels[1].startswith("yuvj"))),
+            "source_fps": _rate(stream, "fps"),
+            "nominal_fps": _rate(stream, "tbr"),
+            "rotation_deg": float(_match(r"rotation of (-?[\d.]+) degrees", stream) or 0.0),
+        }
     if sound:
-        facts |= _sound_facts(report, sound)
+        stream = next(iter(_streams(report, "Audio")), "")
+        facts |= {
+            "audio_codec": _match(r"Audio: (\w+)", stream),
+            "audio_hz": int(sound["sample_rate"]),
+            "audio_channels": _channels(_match(r"Audio: .*? Hz, ([^,\n]+)", stream) or ""),
+            "sample_format": _match(r"Audio: .*? Hz, [^,\n]+, (\w+)", stream),
+        }
     if picture and sound:
-        facts |= _alignment(int(picture["pts"]), int(sound["pts"]))
-    return MediaInfo(**facts)
-
-
-def _picture_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
-    width, height = (int(side) for side in first["dimensions"].split("x"))
-    numerator, denominator = (int(part) for part in first["sar"].split("/"))
-    aspect = numerator / denominator if numerator and denominator else 1.0
-    stored_width, width = width, max(1, round(width * aspect))
-    if width * height > MAX_PIXELS:
-        raise ClipError("media", "too-large", f"made square, its pixels are more than {MAX_PIXELS}")
-    stream = next(iter(_pictures(report)), "")
-    pixels = re.search(r"Video: [^,]*, (\w+)(?:\([^)]*\))?", stream)
-    rotation = re.search(r"rotation of (-?[\d.]+) degrees", stream)
-    return {
-        "width_px": width,
-        "height_px": height,
-        "stored_width_px": stored_width,
-        "pixel_aspect": aspect,
-        "video_codec": _match(r"Video: (\w+)", stream),
-        "pixel_format": pixels[1] if pixels else None,
-        "full_range": bool(pixels and ("(pc" in pixels[0] or pixels[1].startswith("yuvj"))),
-        "source_fps": _rate(stream, "fps"),
-        "nominal_fps": _rate(stream, "tbr"),
-        "rotation_deg": float(rotation[1]) if rotation else 0.0,
-    }
-
-
-def _sound_facts(report: str, first: dict[str, str]) -> dict[str, Any]:
-    stream = next(iter(_streams(report, "Audio")), "")
-    layout = _match(r"Audio: .*? Hz, ([^,\n]+)", stream)
-    return {
-        "audio_codec": _match(r"Audio: (\w+)", stream),
-        "audio_hz": int(first["sample_rate"]),
-        "audio_channels": _channels(layout) if layout else None,
-        "sample_format": _match(r"Audio: .*? Hz, [^,\n]+, (\w+)", stream),
-    }
-
-
-def _alignment(picture_us: int, sound_us: int) -> dict[str, Any]:
-    gap = Fraction(picture_us - sound_us, 1_000_000)
-    if abs(gap) > MAX_START_GAP_S:
-        raise ClipError("media", "start-gap", f"picture and sound start {float(abs(gap)):.1f} s apart")
-    lead_frames = max(0, round(gap * FPS))
-    return {"lead_frames": lead_frames, "sound_offset_s": float(Fraction(lead_frames, FPS) - gap)}
+        gap = Fraction(int(picture["pts"]) - int(sound["pts"]), 1_000_000)
+        if abs(gap) > MAX_START_GAP_S:
+            raise ClipError("media", "start-gap", f"picture and sound start {float(abs(gap)):.1f} s apart")
+        lead_frames = max(0, round(gap * FPS))
+        facts |= {"lead_frames": lead_frames, "sound_offset_s": float(Fraction(lead_frames, FPS) - gap)}
+    return MediaInfo(has_video=picture is not None, has_audio=sound is not None, **facts)
 
 
 def _streams(report: str, kind: str) -> list[str]:
@@ -249,21 +232,17 @@ def _pictures(report: str) -> list[str]:
 
 
 def _match(pattern: str, text: str) -> str | None:
-    found = re.search(pattern, text)
-    return found[1] if found else None
+    match = re.search(pattern, text)
+    return match[1] if match else None
 
 
 def _rate(stream: str, unit: str) -> float | None:
-    found = re.search(rf", (\d+(?:\.\d+)?)(k?) {unit}\b", stream)
-    return float(found[1]) * (1000.0 if found[2] else 1.0) if found else None
-
-
-def _seconds(hours: str, minutes: str, seconds: str) -> float:
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    match = re.search(rf", (\d+(?:\.\d+)?)(k?) {unit}\b", stream)
+    return float(match[1]) * (1000.0 if match[2] else 1.0) if match else None
 
 
 def _channels(layout: str) -> int | None:
-    """Number of channels of a layout as ffmpeg names it: "stereo", "5.1(side)", "3 channels"."""
+    """Number of channels of a layout as ffmpeg names it ("stereo", "5.1(side)", "3 channels"), if it does."""
     named = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "hexagonal": 6, "octagonal": 8}
     name = layout.split("(")[0].strip()
     if name in named:

@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import ffmpeg
 import numpy as np
@@ -33,7 +32,7 @@ CHUNK_BYTES = 64 * 1024 * 1024  # 17 s of 224x224 pixels, so that most clips of 
 # A file may claim to show each picture for an hour. A frame of a still scene takes 10 bytes and more in the
 # thriftiest codecs, one of a face that speaks a hundred times as much.
 MIN_BYTES_PER_FRAME = 4
-MIN_DECODED_SHARE = 0.5
+MIN_DECODED_SHARE = 0.5  # of a damaged file; with less, what the rest says of the clip is doubtful
 
 
 class Video:
@@ -92,23 +91,7 @@ class Video:
 
     def _decode(self, max_bytes: int) -> Iterator[tuple[U8, bool]]:
         """Chunks, each with whether it is the last one, which may be empty."""
-        shape = (self.info.height_px, self.info.width_px, 3)
-        frame_bytes = shape[0] * shape[1] * shape[2]
-        chunk_frames = max(1, max_bytes // frame_bytes)
-        total = 0
-        with FfmpegProcess(command_line(self._graph(), self.path, "error"), stall_s=self._stall_s) as process:
-            is_last = False
-            while not is_last:
-                chunk = np.empty((chunk_frames, *shape), np.uint8)
-                filled = process.read_into(chunk.data.cast("B")) // frame_bytes
-                total += filled
-                is_last = filled < chunk_frames
-                if is_last:
-                    self._check_end(process, total)
-                yield chunk[:filled], is_last
-
-    def _graph(self) -> Any:
-        info = self.info
+        info, total, is_last = self.info, 0, False
         # A change of size must not set up the filters anew: setpts and fps would count time from zero again.
         stream = media_input(max_pixels=MAX_PIXELS, reinit_filter=0)["V:0"]
         if self._by_index:
@@ -121,11 +104,22 @@ class Video:
         stream = stream.filter("fps", fps=self.fps, start_time=0)
         kernel = {"flags": self._scaling} if self._scaling else {}
         stream = stream.filter("scale", info.width_px, info.height_px, **kernel)
-        return ffmpeg.output(stream, "-", f="rawvideo", pix_fmt="rgb24")
+        output = ffmpeg.output(stream, "-", f="rawvideo", pix_fmt="rgb24")
 
-    def _check_end(self, process: FfmpegProcess, frames: int) -> None:
-        status = process.finish()
-        messages = error_lines(process.log)
+        frame_bytes = info.height_px * info.width_px * 3
+        chunk_frames = max(1, max_bytes // frame_bytes)
+        with FfmpegProcess(command_line(output, self.path, "error"), stall_s=self._stall_s) as process:
+            while not is_last:
+                chunk = np.empty((chunk_frames, info.height_px, info.width_px, 3), np.uint8)
+                filled = process.read_into(chunk.data.cast("B")) // frame_bytes
+                total += filled
+                is_last = filled < chunk_frames
+                if is_last:
+                    self._check_end(process.finish(), error_lines(process.log), total)
+                yield chunk[:filled], is_last
+
+    def _check_end(self, status: int, messages: list[str], frames: int) -> None:
+        """Note what ffmpeg complained of; raise ClipError where too little could be decoded."""
         if messages or status != 0:
             self.damage = messages[0] if messages else f"ffmpeg ended with status {status}"
         if frames == 0:

@@ -95,8 +95,17 @@ def write_video(
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     wav = path.with_name(f".{path.name}.{os.getpid()}.wav")
     try:
-        if isinstance(sound, SoundFile):
-            command += [*_sound_file_options(sound), *encoding.sound]
+        if isinstance(sound, SoundFile):  # a second input, which is not trusted, and the part that is heard
+            command += [word for key, value in INPUT_OPTIONS.items() for word in (f"-{key}", str(value))]
+            command += ["-i", f"file:{sound.path.absolute()}", "-map", "0:v", "-map", "1:a:0"]
+            start_ms = round(-1000 * sound.start_s)
+            if start_ms > 0:
+                shift = f"adelay={start_ms}:all=1"
+            else:
+                shift = f"atrim=start={sound.start_s:.6f},asetpts=PTS-STARTPTS"
+            end = f"apad,atrim=end={float(sound.duration_s):.6f}"
+            command += ["-af", f"aresample=async=1:first_pts=0,{shift},{end}"]
+            command += ["-b:a", "192k", *encoding.sound]  # such a file may be stereo at 48 kHz
         elif sound is not None:
             soundfile.write(wav, sound, SAMPLE_RATE_HZ, subtype="PCM_16", format="WAV")
             command += ["-i", f"file:{wav.absolute()}", *encoding.sound]
@@ -110,19 +119,6 @@ def write_video(
     finally:
         part.unlink(missing_ok=True)
         wav.unlink(missing_ok=True)
-
-
-def _sound_file_options(sound: SoundFile) -> list[str]:
-    """ffmpeg's options for a second input, which is not trusted, and for the part of it that is heard."""
-    limits = [word for key, value in INPUT_OPTIONS.items() for word in (f"-{key}", str(value))]
-    start_ms = round(-1000 * sound.start_s)
-    if start_ms > 0:
-        shift = f"adelay={start_ms}:all=1"
-    else:
-        shift = f"atrim=start={sound.start_s:.6f},asetpts=PTS-STARTPTS"
-    filters = f"aresample=async=1:first_pts=0,{shift},apad,atrim=end={float(sound.duration_s):.6f}"
-    source = [*limits, "-i", f"file:{sound.path.absolute()}", "-map", "0:v", "-map", "1:a:0"]
-    return [*source, "-af", filters, "-b:a", "192k"]  # such a file may be stereo at 48 kHz
 
 
 def _run(command: list[str], frames: Iterable[U8], path: Path) -> None:

@@ -256,7 +256,7 @@ def timeline(
         # The least width keeps a bracket of no length visible.
         return f"{place(first_s)};width:{max(100 * (last_s - first_s) / duration_s, 0.15):.2f}%"
 
-    lines = [one.draw() for one in series]
+    lines = [line.draw() for line in series]
     box = f"0 0 {frames} 100"
     parts = [tag("svg", *lines, viewBox=box, preserveAspectRatio="none", role="img", aria_label=label)]
     parts += [tag("div", css="band", style=stretch(first, last)) for first, last in bands]

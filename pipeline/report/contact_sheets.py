@@ -20,7 +20,7 @@ from syncdiff.pipeline.report.outliers import crop_jumps
 from syncdiff.pipeline.report.render import signed
 from syncdiff.pipeline.store.read import ClipView
 
-MOMENTS = 6
+MOMENTS = 6  # one row of the page
 PLAIN_PX = 176  # side of pose and identity frames
 DRAWN_PX = 256  # side of a crop with landmarks and mask, so that lines stay finer than lips
 QUALITIES = (86, 75, 60, 45)
@@ -37,7 +37,7 @@ _FACE_LINES = (
     (36, 41, True), (42, 47, True),
 )  # fmt: skip
 _LIP_LINES = ((48, 59, True), (60, 67, True))
-_SUBPIXEL_BITS = 4
+_SUBPIXEL_BITS = 4  # OpenCV draws at sixteenths of a pixel
 
 
 @dataclass(frozen=True)

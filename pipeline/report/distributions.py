@@ -142,7 +142,11 @@ class RunningHistogram:
             first, last = inner_first, inner_last + 1
         first, last = min(first, always_first), max(last, always_last + 1)
         wanted = int(np.clip(2 * number ** (1 / 3), 12, max_bins))
-        width = 1 if self.quantity.whole else _nice_width((last - first) / wanted)
+        width = 1
+        if not self.quantity.whole:  # the next whole number of the form 1, 2 or 5 times a power of ten
+            least = max((last - first) / wanted, 1.0)
+            scale = int(10 ** np.floor(np.log10(least)))
+            width = next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= least)
         while (last - first) > width * max_bins * 2:
             width *= 2
         first -= first % width
@@ -177,12 +181,6 @@ def add_joint(
     np.add.at(counts, (rows, columns), 1)
 
 
-def _nice_width(width: float) -> int:
-    """The next whole number of the form 1, 2 or 5 times a power of ten."""
-    scale = int(10 ** np.floor(np.log10(max(width, 1.0))))
-    return next(factor * scale for factor in (1, 2, 5, 10) if factor * scale >= width)
-
-
 def short(value: float) -> str:
     """A number with about three digits, thousands as 12k: what an axis has room for."""
     size = abs(value)
@@ -198,87 +196,25 @@ HEAD_POSE = ("pitch", "yaw", "roll")  # order of head_pose_deg
 
 ROW_QUANTITIES = (
     Quantity("duration_s", "Length of the rows", "length, s", "seconds", 0, 600, 0.1, (0, 5)),
-    Quantity(
-        "interocular_px",
-        "Size of the faces",
-        "eyes apart, px",
-        "source pixels between the eyes",
-        0,
-        1000,
-        0.5,
-        (0, 60),
-        "A face is about two and a half times as wide as its eyes are apart.",
-    ),
-    Quantity(
-        "sharpness",
-        "Sharpness of the crops",
-        "sharpness",
-        "variance of the Laplacian",
-        -1,
-        5,
-        0.02,
-        (1, 2.5),
-        "Grows with detail and with noise; comparable only among crops of one size.",
-        log=True,
-    ),
-    Quantity(
-        "coverage",
-        "Coverage",
-        "coverage, %",
-        "% of a row's frames with the face detected",
-        0,
-        100,
-        0.1,
-        (80, 100),
-        "In the other frames it was interpolated.",
-    ),
-    Quantity(
-        "av_lag_frames",
-        "Lag of the sound",
-        "lag, frames",
-        "frames of 40 ms, sound minus picture",
-        -15,
-        16,
-        1,
-        (-15, 15),
-        "A data set in sync has its peak at or next to 0. Rows of low correlation scatter.",
-        whole=True,
-    ),
-    Quantity(
-        "av_correlation",
-        "Mouth opening and loudness",
-        "correlation",
-        "correlation at the best lag",
-        -1,
-        1,
-        0.01,
-        (0, 1),
-        "The higher, the surer the lag. Dubbed and off-screen voices stay low.",
-    ),
-)
+    Quantity("interocular_px", "Size of the faces", "eyes apart, px", "source pixels between the eyes",
+             0, 1000, 0.5, (0, 60), "A face is about two and a half times as wide as its eyes are apart."),
+    Quantity("sharpness", "Sharpness of the crops", "sharpness", "variance of the Laplacian",
+             -1, 5, 0.02, (1, 2.5), log=True,
+             about="Grows with detail and with noise; comparable only among crops of one size."),
+    Quantity("coverage", "Coverage", "coverage, %", "% of a row's frames with the face detected",
+             0, 100, 0.1, (80, 100), "In the other frames it was interpolated."),
+    Quantity("av_lag_frames", "Lag of the sound", "lag, frames", "frames of 40 ms, sound minus picture",
+             -15, 16, 1, (-15, 15), whole=True,
+             about="A data set in sync has its peak at or next to 0. Rows of low correlation scatter."),
+    Quantity("av_correlation", "Mouth opening and loudness", "correlation", "correlation at the best lag",
+             -1, 1, 0.01, (0, 1), "The higher, the surer the lag. Dubbed and off-screen voices stay low."),
+)  # fmt: skip
 FRAME_QUANTITIES = (
-    Quantity(
-        "mouth_opening",
-        "Mouth opening",
-        "mouth opening",
-        "lip gap, 1 = as far as the eyes are apart",
-        0,
-        2,
-        0.01,
-        (0, 0.4),
-    ),
-    Quantity(
-        "yaw",
-        "Head turned sideways",
-        "yaw, degrees",
-        "degrees of yaw, + to the picture's right",
-        -90,
-        90,
-        0.5,
-        (-45, 45),
-    ),
+    Quantity("mouth_opening", "Mouth opening", "mouth opening", "lip gap, 1 = as far as the eyes are apart",
+             0, 2, 0.01, (0, 0.4)),
+    Quantity("yaw", "Head turned sideways", "yaw, degrees", "degrees of yaw, + to the picture's right",
+             -90, 90, 0.5, (-45, 45)),
     Quantity("pitch", "Head up or down", "pitch, degrees", "degrees of pitch, + up", -90, 90, 0.5, (-30, 30)),
-    Quantity(
-        "roll", "Head tilted", "roll, degrees", "degrees of roll, + clockwise", -180, 180, 0.5, (-30, 30)
-    ),
-)
+    Quantity("roll", "Head tilted", "roll, degrees", "degrees of roll, + clockwise",
+             -180, 180, 0.5, (-30, 30)),
+)  # fmt: skip

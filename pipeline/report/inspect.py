@@ -6,7 +6,6 @@ enters it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -24,7 +23,7 @@ from syncdiff.pipeline.report.contact_sheets import MOMENTS, Sheet, lag_text, ma
 from syncdiff.pipeline.report.distributions import FRAME_QUANTITIES, Distribution, short
 from syncdiff.pipeline.report.outliers import choose_rows
 from syncdiff.pipeline.report.render import render, visible
-from syncdiff.pipeline.report.summary import FeatureSet, RejectCount, Summary, summarise
+from syncdiff.pipeline.report.summary import Summary, summarise
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 from syncdiff.pipeline.store.write import write_atomic
 
@@ -77,12 +76,9 @@ def headline(summary: Summary) -> str:
     """What it is and how much of it, in a line."""
     part = f", {summary.split}" if summary.split else ""
     rows = "row" if summary.rows == 1 else "rows"
-    return f"{summary.layout}{part}: {summary.rows:,} {rows}, {hours_text(summary.hours)}"
-
-
-def hours_text(hours: float) -> str:
-    """Hours for people: minutes where there is less than one."""
-    return f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    hours = summary.hours
+    time = f"{hours:,.1f} hours" if hours >= 1 else f"{hours * 60:.1f} minutes"
+    return f"{summary.layout}{part}: {summary.rows:,} {rows}, {time}"
 
 
 def findings(summary: Summary) -> tuple[str, ...]:
@@ -101,9 +97,8 @@ def findings(summary: Summary) -> tuple[str, ...]:
         sentences.append("There are no rows: every input was rejected.")
     for reject in summary.rejects:
         if reject.reason == "internal-error":
-            sentences.append(
-                f"{inputs(reject.number)} rejected through a mistake in this program; please report it."
-            )
+            mistakes = inputs(reject.number)
+            sentences.append(f"{mistakes} rejected through a mistake in this program; please report it.")
     transient = sum(r.transient for r in summary.rejects)
     if transient:
         sentences.append(f"{inputs(transient)} failed for a passing cause; run the same command again.")
@@ -182,12 +177,33 @@ def print_summary(console: Console, summary: Summary) -> None:
         splits.add_row(_safe(s.name), *counts, short(s.hours), f"{s.speakers:,}" if s.speakers else "-")
     console.print(splits)
     if summary.rejects:
-        console.print(_reject_table(summary.rejects))
+        rejects = Table(box=SIMPLE_HEAD, pad_edge=False)
+        rejects.add_column("inputs", justify="right", no_wrap=True)
+        rejects.add_column("rejected because", overflow="fold")
+        for r in summary.rejects:
+            lines = [f"[bold]{_safe(f'{r.stage}/{r.reason}')}[/]  {advice(r.reason)}"]
+            lines += [f"[dim]{_safe(source)}: {_safe(detail)}[/]" for source, detail in r.examples[:1]]
+            rejects.add_row(f"{r.number:,}", "\n".join(lines))
+        console.print(rejects)
     if summary.features:
-        console.print(_feature_table(summary.features))
+        features = _table("features", "values", "per second", "size")
+        features.add_column("what they are", overflow="fold")
+        for f in summary.features:
+            about = _safe(f.about) + (" [bold red]untrained[/]" if f.untrained else "")
+            about += f" [dim]({_safe(f.checkpoint)})[/]" if f.checkpoint else ""
+            rate = "?" if f.rate_hz is None else f"{f.rate_hz:g}"
+            features.add_row(_safe(f.id), str(f.width or "?"), rate, bytes_text(f.bytes), about)
+        console.print(features)
     if summary.rows:
         bars = console.width >= BAR_WIDTH and not console.options.ascii_only
-        console.print(_distribution_table(summary.distributions, bars))
+        distributions = _table("", "lowest", "5 %", "median", "95 %", "highest", "unknown")
+        if bars:
+            distributions.add_column("", no_wrap=True)
+        for d in summary.distributions:
+            cells = [d.quantity.text(v) for v in (d.minimum, d.low, d.median, d.high, d.maximum)]
+            cells += [f"{d.missing:,}" if d.missing else "", *([charts.sparkline(d.counts)] if bars else [])]
+            distributions.add_row(d.quantity.brief, *cells)
+        console.print(distributions)
     for sentence in findings(summary):
         console.print(f"[yellow]![/] {escape(sentence)}", highlight=False)
 
@@ -203,36 +219,3 @@ def _table(*names: str) -> Table:
 def _safe(text: str) -> str:
     """Text from elsewhere for a table: no markup in it, nothing invisible."""
     return escape(visible(text))
-
-
-def _reject_table(rejects: Sequence[RejectCount]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("inputs", justify="right", no_wrap=True)
-    table.add_column("rejected because", overflow="fold")
-    for r in rejects:
-        lines = [f"[bold]{_safe(f'{r.stage}/{r.reason}')}[/]  {advice(r.reason)}"]
-        lines += [f"[dim]{_safe(source)}: {_safe(detail)}[/]" for source, detail in r.examples[:1]]
-        table.add_row(f"{r.number:,}", "\n".join(lines))
-    return table
-
-
-def _feature_table(features: Sequence[FeatureSet]) -> Table:
-    table = _table("features", "values", "per second", "size")
-    table.add_column("what they are", overflow="fold")
-    for f in features:
-        about = _safe(f.about) + (" [bold red]untrained[/]" if f.untrained else "")
-        about += f" [dim]({_safe(f.checkpoint)})[/]" if f.checkpoint else ""
-        rate = "?" if f.rate_hz is None else f"{f.rate_hz:g}"
-        table.add_row(_safe(f.id), str(f.width or "?"), rate, bytes_text(f.bytes), about)
-    return table
-
-
-def _distribution_table(distributions: Sequence[Distribution], bars: bool) -> Table:
-    table = _table("", "lowest", "5 %", "median", "95 %", "highest", "unknown")
-    if bars:
-        table.add_column("", no_wrap=True)
-    for d in distributions:
-        cells = [d.quantity.text(v) for v in (d.minimum, d.low, d.median, d.high, d.maximum)]
-        cells.append(f"{d.missing:,}" if d.missing else "")
-        table.add_row(d.quantity.brief, *cells, *([charts.sparkline(d.counts)] if bars else []))
-    return table

@@ -14,12 +14,12 @@ from syncdiff.pipeline.store.read import Dataset
 
 F64 = NDArray[np.float64]
 
-ODD_LAG_FRAMES = 3
+ODD_LAG_FRAMES = 3  # 120 ms: late sound is noticed from about 125 ms on (ITU-R BT.1359-1)
 SURE_CORRELATION = 0.5
 WEAK_CORRELATION = 0.4
 JUMP_SHARE = 0.03  # of the crop's side in one frame; heads of people who talk mostly stay below it
 SPREAD_SHARE = 0.3  # of all shown rows
-ALSO_RANK = 2
+ALSO_RANK = 2  # a row is said to stand out by another criterion too if it is among its first two
 
 _COLUMNS = (
     "num_frames", "source_damage", "face_size_px", "interocular_px", "sharpness", "coverage", "num_faces",
@@ -74,62 +74,34 @@ def _odd_lag(rows: RowFacts) -> F64:
 
 # The likeliest mistakes first.
 CRITERIA: tuple[Criterion, ...] = (
-    Criterion(
-        "jump",
-        "The crop jumps",
-        "The crop moves or grows most from one frame to the next: the tracker may have slipped, or two "
-        "shots became one.",
-        lambda rows: np.where(rows.jump >= JUMP_SHARE, rows.jump, -np.inf),
-    ),
-    Criterion(
-        "coverage",
-        "Face not always detected",
-        "Least coverage: the missing frames were interpolated. Do the landmarks still sit on the face?",
-        lambda rows: np.where(rows.coverage < 1, -rows.coverage, -np.inf),
-    ),
-    Criterion(
-        "faces",
-        "Several faces in the shot",
-        "One of them was chosen. Is it the one that speaks?",
-        lambda rows: np.where(rows.num_faces > 1, rows.num_faces, -np.inf),
-    ),
-    Criterion(
-        "lag",
-        "Sound and mouth agree, but not at the usual time",
-        f"Correlation at least {SURE_CORRELATION}, but {ODD_LAG_FRAMES} frames or more away from the "
-        "median lag: the clip may be out of sync.",
-        _odd_lag,
-    ),
-    Criterion(
-        "correlation",
-        "Sound and mouth hardly agree",
-        f"Correlation below {WEAK_CORRELATION}: another voice, a dubbed film, noise, the wrong face, or "
-        "landmarks that miss the lips.",
-        lambda rows: np.where(rows.correlation < WEAK_CORRELATION, -rows.correlation, -np.inf),
-    ),
-    Criterion(
-        "turn",
-        "Heads turned furthest",
-        "Largest yaw or pitch. Do the landmarks hold?",
-        lambda rows: rows.turn_deg,
-    ),
-    Criterion(
-        "opening", "Mouths open widest", "Are lips and chin inside the mask?", lambda rows: rows.opening
-    ),
+    Criterion("jump", "The crop jumps",
+              "The crop moves or grows most from one frame to the next: the tracker may have slipped, or two "
+              "shots became one.",
+              lambda rows: np.where(rows.jump >= JUMP_SHARE, rows.jump, -np.inf)),
+    Criterion("coverage", "Face not always detected",
+              "Least coverage: the missing frames were interpolated. Do the landmarks still sit on the face?",
+              lambda rows: np.where(rows.coverage < 1, -rows.coverage, -np.inf)),
+    Criterion("faces", "Several faces in the shot",
+              "One of them was chosen. Is it the one that speaks?",
+              lambda rows: np.where(rows.num_faces > 1, rows.num_faces, -np.inf)),
+    Criterion("lag", "Sound and mouth agree, but not at the usual time",
+              f"Correlation at least {SURE_CORRELATION}, but {ODD_LAG_FRAMES} frames or more away from the "
+              "median lag: the clip may be out of sync.",
+              _odd_lag),
+    Criterion("correlation", "Sound and mouth hardly agree",
+              f"Correlation below {WEAK_CORRELATION}: another voice, a dubbed film, noise, the wrong face, "
+              "or landmarks that miss the lips.",
+              lambda rows: np.where(rows.correlation < WEAK_CORRELATION, -rows.correlation, -np.inf)),
+    Criterion("turn", "Heads turned furthest", "Largest yaw or pitch. Do the landmarks hold?",
+              lambda rows: rows.turn_deg),
+    Criterion("opening", "Mouths open widest", "Are lips and chin inside the mask?",
+              lambda rows: rows.opening),
     Criterion("size", "Smallest faces", "Enlarged most to fill the crop.", lambda rows: -rows.interocular_px),
-    Criterion(
-        "sharpness",
-        "Least sharp crops",
-        "Blurred, enlarged or badly compressed.",
-        lambda rows: -rows.sharpness,
-    ),
-    Criterion(
-        "damage",
-        "Damaged sources",
-        "ffmpeg complained about these files, yet they could be used.",
-        lambda rows: np.where(rows.damaged > 0, 0.0, -np.inf),
-    ),
-)
+    Criterion("sharpness", "Least sharp crops", "Blurred, enlarged or badly compressed.",
+              lambda rows: -rows.sharpness),
+    Criterion("damage", "Damaged sources", "ffmpeg complained about these files, yet they could be used.",
+              lambda rows: np.where(rows.damaged > 0, 0.0, -np.inf)),
+)  # fmt: skip
 
 
 def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[ChosenRow]:
@@ -140,10 +112,16 @@ def choose_rows(dataset: Dataset, summary: Summary, sheets: int) -> list[ChosenR
     total = len(dataset)
     wanted = min(sheets, total)
     ranked = _ranked(dataset, summary, wanted)
-    standing_out = _in_turn(ranked, wanted - round(SPREAD_SHARE * wanted))
+    most = wanted - round(SPREAD_SHARE * wanted)
+    standing_out: dict[int, Criterion] = {}
+    for _ in range(most):  # in turn, each names its best row that is left; rounds for one that names them all
+        for criterion in CRITERIA:
+            fresh = next((row for row in ranked[criterion.key] if row not in standing_out), None)
+            if fresh is not None and len(standing_out) < most:
+                standing_out[fresh] = criterion
     spread = _evenly(total, wanted - len(standing_out), standing_out.keys())
     chosen: list[tuple[int, Criterion | None]] = [(row, None) for row in spread]
-    chosen += [(row, c) for c in CRITERIA for row, key in standing_out.items() if key == c.key]
+    chosen += [(row, c) for c in CRITERIA for row, criterion in standing_out.items() if criterion is c]
     return [
         ChosenRow(
             row,
@@ -170,17 +148,6 @@ def _ranked(dataset: Dataset, summary: Summary, most: int) -> dict[str, list[int
             scores[c.key] = both[order]
             rows[c.key] = np.concatenate([rows[c.key], first + np.arange(len(score))])[order]
     return {key: best.tolist() for key, best in rows.items()}
-
-
-def _in_turn(ranked: dict[str, list[int]], most: int) -> dict[int, str]:
-    """Rows with the criterion they stand for: in turn, each names its best row that is not yet taken."""
-    taken: dict[int, str] = {}
-    for _ in range(most):  # enough rounds even if a single criterion names them all
-        for key, rows in ranked.items():
-            fresh = next((row for row in rows if row not in taken), None)
-            if fresh is not None and len(taken) < most:
-                taken[fresh] = key
-    return taken
 
 
 def _evenly(total: int, count: int, without: Collection[int]) -> list[int]:

@@ -30,7 +30,7 @@ from syncdiff.pipeline.store.parquet import open_parquet
 from syncdiff.pipeline.store.paths import read_json
 from syncdiff.pipeline.store.read import Dataset
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 1024  # in memory at a time
 EXAMPLES = 3  # rejects shown of each reason
 _SPLIT_KEYS = ("inputs", "prepared", "rejects", "rows", "frames")  # of the manifest's counts
 
@@ -213,25 +213,17 @@ class _Counts:
 
     def joints(self) -> tuple[Joint, ...]:
         return (
-            Joint(
-                "Lag and correlation together",
-                "Rows whose sound follows the mouth gather in one column; it should stand at 0.",
-                "lag in frames",
-                "correlation",
-                tuple(_LAG_EDGES.tolist()),
-                tuple(_CORRELATION_EDGES.tolist()),
-                tuple(map(tuple, self._lag.tolist())),
-            ),
-            Joint(
-                "Where the heads look",
-                "Every frame by yaw and pitch; angles beyond the edges count there.",
-                "yaw in degrees, + to the picture's right",
-                "pitch, + up",
-                tuple(_TURN_EDGES.tolist()),
-                tuple(_NOD_EDGES.tolist()),
-                tuple(map(tuple, self._turn.tolist())),
-            ),
-        )
+            Joint("Lag and correlation together",
+                  "Rows whose sound follows the mouth gather in one column; it should stand at 0.",
+                  "lag in frames", "correlation", tuple(_LAG_EDGES.tolist()),
+                  tuple(_CORRELATION_EDGES.tolist()),
+                  tuple(map(tuple, self._lag.tolist()))),
+            Joint("Where the heads look",
+                  "Every frame by yaw and pitch; angles beyond the edges count there.",
+                  "yaw in degrees, + to the picture's right", "pitch, + up",
+                  tuple(_TURN_EDGES.tolist()), tuple(_NOD_EDGES.tolist()),
+                  tuple(map(tuple, self._turn.tolist()))),
+        )  # fmt: skip
 
 
 def _rejects(dataset: Dataset) -> tuple[RejectCount, ...]:

@@ -23,7 +23,7 @@ from syncdiff.pipeline.records import FPS, U8
 from syncdiff.pipeline.sample.faces import Carphone, Portrait, read_carphone, sway
 from syncdiff.pipeline.sample.speech import speak_opening, syllables, synthesise, transcript
 
-VERSION = 1
+VERSION = 1  # of the recipe: a sample made by another one is not taken for the same
 TRUTH = "truth.json"
 SPEAKERS = ("astronaut", "carphone")
 BAD_CLIP = "carphone/99999"
@@ -69,13 +69,18 @@ def make_sample(out_dir: Path, *, seed: int = 0, train_clips: int = 5) -> Path:
     """
     out_dir = Path(out_dir).absolute()
     recipe = {"version": VERSION, "seed": seed, "train_clips": train_clips}
-    if _is_there(out_dir, recipe):
-        return out_dir
+    if out_dir.exists() and any(out_dir.iterdir()):
+        truth = out_dir / TRUTH
+        present = json.loads(truth.read_text("utf-8")).get("recipe") if truth.is_file() else None
+        if present == recipe:
+            return out_dir
+        what = "a sample of another recipe" if present else "something else"
+        raise FileExistsError(f"{out_dir} holds {what}; give another folder, or remove it")
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", dir=out_dir.parent))
     try:
         part.chmod(0o755)
-        _write_all(part, recipe, _plan(train_clips), seed)
+        _write_all(part, recipe, seed, train_clips)
         part.replace(out_dir)  # onto an empty folder or none
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
@@ -83,37 +88,26 @@ def make_sample(out_dir: Path, *, seed: int = 0, train_clips: int = 5) -> Path:
     return out_dir
 
 
-def _is_there(out_dir: Path, recipe: dict[str, int]) -> bool:
-    if not out_dir.exists() or not any(out_dir.iterdir()):
-        return False
-    truth = out_dir / TRUTH
-    present = json.loads(truth.read_text("utf-8")).get("recipe") if truth.is_file() else None
-    if present == recipe:
-        return True
-    what = "a sample of another recipe" if present else "something else"
-    raise FileExistsError(f"{out_dir} holds {what}; give another folder, or remove it")
-
-
-def _plan(train_clips: int) -> list[SampleClip]:
+def _write_all(root: Path, recipe: dict[str, int], seed: int, train_clips: int) -> None:
     counts = {"train": (1, train_clips), "val": (10_001, 1), "test": (20_001, 2)}
-    return [
+    clips = [
         SampleClip(first + i, speaker, split)
         for speaker in SPEAKERS
         for split, (first, count) in counts.items()
         for i in range(count)
     ]
-
-
-def _write_all(root: Path, recipe: dict[str, int], clips: list[SampleClip], seed: int) -> None:
-    portrait, carphone = Portrait(), read_carphone()
+    portrait, carphone, main = Portrait(), read_carphone(), root / "mvlrs_v1" / "main"
 
     def write(clip: SampleClip) -> NDArray[np.float64]:
         rng = np.random.default_rng([seed, SPEAKERS.index(clip.speaker), clip.number])
-        return _write_clip(root / "mvlrs_v1" / "main", clip, portrait, carphone, rng)
+        return _write_clip(main, clip, portrait, carphone, rng)
 
     with ThreadPoolExecutor(max_workers=4) as pool:  # the encoders are processes of their own
         openings = list(pool.map(write, clips))
-    _break_clip(root / "mvlrs_v1" / "main", clips[-1])
+    # A copy cut off in the middle, as by an interrupted download: its index, at the end, is gone.
+    whole = (main / f"{clips[-1].name}.mp4").read_bytes()
+    (main / f"{BAD_CLIP}.mp4").write_bytes(whole[: len(whole) // 2])
+    (main / f"{BAD_CLIP}.txt").write_text("Text:  NADA\nConf:  1\n", "utf-8")
     for split in ("train", "val", "test"):
         names = [clip.name for clip in clips if clip.split == split] + [BAD_CLIP] * (split == "train")
         (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in names), "utf-8")
@@ -146,23 +140,10 @@ def _write_clip(
         frames = (carphone.frames[index] for index in path)
     target = main / f"{clip.name}.mp4"
     pcm = synthesise(opening, _PITCH_HZ[clip.speaker] * rng.uniform(0.9, 1.1), rng)
-    write_video(target, _look(frames, rng), pcm, _ENCODING)
+    gain = rng.uniform(0.88, 1.12) * np.exp(rng.normal(0, 0.03, 3))  # the clip's own light
+    direction = -1 if rng.integers(2) else 1  # some are mirrored
+    lit = (np.clip(frame * gain + 0.5, 0, 255).astype(np.uint8)[:, ::direction] for frame in frames)
+    write_video(target, lit, pcm, _ENCODING)
     said = transcript(syllables(opening), rng)
     target.with_suffix(".txt").write_text(f"Text:  {said}\nConf:  {rng.integers(3, 8)}\n", "utf-8")
     return opening
-
-
-def _look(frames: Iterator[U8], rng: np.random.Generator) -> Iterator[U8]:
-    """The frames with the clip's own light, some mirrored."""
-    gain = rng.uniform(0.88, 1.12) * np.exp(rng.normal(0, 0.03, 3))
-    mirrored = bool(rng.integers(2))
-    for frame in frames:
-        lit = np.clip(frame * gain + 0.5, 0, 255).astype(np.uint8)
-        yield lit[:, ::-1] if mirrored else lit
-
-
-def _break_clip(main: Path, whole: SampleClip) -> None:
-    """A copy cut off in the middle, as by an interrupted download: its index, at the end, is gone."""
-    data = (main / f"{whole.name}.mp4").read_bytes()
-    (main / f"{BAD_CLIP}.mp4").write_bytes(data[: len(data) // 2])
-    (main / f"{BAD_CLIP}.txt").write_text("Text:  NADA\nConf:  1\n", "utf-8")

@@ -70,7 +70,7 @@ def sway(num_frames: int, rng: np.random.Generator) -> list[Head]:
 
     rolls, scales = wander(7), 1 + wander(0.06)
     shifts, turns = zip(wander(8), wander(6), strict=True), zip(wander(7), wander(5), strict=True)
-    return [Head(*one) for one in zip(rolls, scales, shifts, turns, strict=True)]
+    return [Head(*moment) for moment in zip(rolls, scales, shifts, turns, strict=True)]
 
 
 class Portrait:

@@ -61,11 +61,11 @@ def syllables(opening: F64) -> list[Syllable]:
     """The syllables one could read off an opening [T], each with the vowel that opens about as far."""
     peaks, _ = find_peaks(np.concatenate([[0.0], opening, [0.0]]), height=0.12, prominence=0.06)
     times = (peaks - 1 + 0.5) / FPS
-    found = []
+    spoken = []
     for i, (peak, time_s) in enumerate(zip(peaks - 1, times, strict=True)):
         vowel = min(VOWELS, key=lambda name: abs(VOWELS[name][2] - opening[peak]))
-        found.append(Syllable(float(time_s), vowel, i + 1 == len(times) or times[i + 1] - time_s > 0.45))
-    return found
+        spoken.append(Syllable(float(time_s), vowel, i + 1 == len(times) or times[i + 1] - time_s > 0.45))
+    return spoken
 
 
 def transcript(spoken: list[Syllable], rng: np.random.Generator) -> str:

@@ -204,23 +204,20 @@ def gather_manifest(paths: StorePaths) -> dict[str, Any]:
     present = Counter(e for r in results for e in {*r.features, *added[r.name]})
     with open_parquet(paths.rejects) as file:
         rejects = file.read().to_pylist()
+    shards = [asdict(result) for result in results]
+    for shard in shards:
+        shard["rejects"] = len(shard["rejects"])
+        del shard["sources"]  # their times differ from copy to copy
+        shard["features"].update({name: asdict(file) for name, file in added[shard["name"]].items()})
     return {
         "schema_version": SCHEMA_VERSION,
         **(earlier_identity(paths) or {}),
         "counts": _counts(results, rejects),
         "features": sorted(e for e, shards in present.items() if shards == len(results)),
         "extractors": {e: {"sha256": extractor_sha256(paths, e)} for e in present},
-        "shards": [_shard_entry(result, added[result.name]) for result in results],
+        "shards": shards,
         "rejects": {"file": paths.rejects.name, "sha256": sha256_file(paths.rejects)},
     }
-
-
-def _shard_entry(result: ShardResult, added: Mapping[str, FileEntry]) -> dict[str, Any]:
-    entry = asdict(result)
-    entry["rejects"] = len(result.rejects)
-    del entry["sources"]  # their times differ from copy to copy
-    entry["features"].update({name: asdict(file) for name, file in added.items()})
-    return entry
 
 
 def _counts(results: Sequence[ShardResult], rejects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

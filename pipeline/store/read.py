@@ -216,8 +216,8 @@ class ClipView:
         """
         path = self.dataset.paths.features(extractor_id, self.shard)
         if extractor_id not in self.dataset.manifest["features"] and not path.is_file():
-            known = ", ".join(self.dataset.manifest["features"]) or "none"
-            raise StoreError(f"{self.dataset.root}: no features {extractor_id!r}; it has {known}")
+            present = ", ".join(self.dataset.manifest["features"]) or "none"
+            raise StoreError(f"{self.dataset.root}: no features {extractor_id!r}; it has {present}")
         reader = self.dataset.reader(path)
         cell = reader.cell(*reader.locate(self.row_number), "values")
         if not cell.is_valid:

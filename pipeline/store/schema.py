@@ -99,14 +99,9 @@ def feature_schema(extractor_id: str, width: int, rate_hz: float, dtype: str = "
     columns = (
         Column("clip_id", pa.string(), "", "same rows in the same order as the clip shard"),
         Column("num_frames", pa.int32(), "frames", "T of the clip row"),
-        Column(
-            "padded_steps",
-            pa.int32(),
-            "steps",
-            "zero steps added at the end to fit the clip; negative: steps cut off",
-        ),
+        Column("padded_steps", pa.int32(), "steps", "zero steps added at the end to fit the clip; negative: steps cut off"),
         Column("values", pa.list_(pa.list_(value, width)), "", f"M steps of {width} values", nullable=True),
-    )
+    )  # fmt: skip
     return _schema(
         columns,
         {b"syncdiff.extractor_id": extractor_id.encode(), b"syncdiff.rate_hz": repr(float(rate_hz)).encode()},
@@ -115,8 +110,8 @@ def feature_schema(extractor_id: str, width: int, rate_hz: float, dtype: str = "
 
 def check_version(schema: pa.Schema, path: Path) -> None:
     """Raise ValueError if a shard was written by another version of the schema, or by something else."""
-    found = (schema.metadata or {}).get(_VERSION_KEY)
-    if found is None:
+    version = (schema.metadata or {}).get(_VERSION_KEY)
+    if version is None:
         raise ValueError(f"{path}: not a syncdiff shard (its metadata has no schema version)")
-    if int(found) != SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema version {int(found)}, this program reads {SCHEMA_VERSION}")
+    if int(version) != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema version {int(version)}, this program reads {SCHEMA_VERSION}")

@@ -53,9 +53,18 @@ def _files(paths: StorePaths, manifest: dict[str, Any]) -> Iterator[tuple[str, l
         file = paths.extractor(extractor_id).relative_to(root).as_posix()
         entry = manifest.get("extractors", {}).get(extractor_id, {})  # older data sets have no hash of it
         yield file, check_file(root, {**entry, "file": file})
-    yield paths.rejects.name, _check_rejects(paths, manifest)
-    strangers = sorted(_strangers(root, manifest))
-    yield "(other files)", [f"not in the manifest: {name}" for name in strangers]
+    wrong = check_file(root, {**manifest["rejects"], "file": paths.rejects.name})
+    if not wrong:
+        table = pq.read_table(paths.rejects)
+        wrong = _check_schema(table.schema, REJECT_SCHEMA, paths.rejects)
+        counted = sum(split["rejects"] for split in manifest["counts"]["splits"].values())
+        wrong += [f"{table.num_rows} rows, counted were {counted}"] if table.num_rows != counted else []
+    yield paths.rejects.name, wrong
+    named = {e["file"] for shard in manifest["shards"] for e in (shard["clips"], *shard["features"].values())}
+    present = {
+        p.relative_to(root).as_posix() for f in ("clips", "features") for p in (root / f).rglob("*.parquet")
+    }
+    yield "(other files)", [f"not in the manifest: {name}" for name in sorted(present - named)]
 
 
 def forget(root: Path, damaged: Set[str]) -> list[str]:
@@ -136,36 +145,13 @@ def _check_features(path: Path, clips_path: Path) -> list[str]:
     return problems
 
 
-def _check_rejects(paths: StorePaths, manifest: dict[str, Any]) -> list[str]:
-    if not paths.rejects.is_file():
-        return ["missing"]
-    if sha256_file(paths.rejects) != manifest["rejects"]["sha256"]:
-        return ["content changed (sha256 differs)"]
-    table = pq.read_table(paths.rejects)
-    problems = _check_schema(table.schema, REJECT_SCHEMA, paths.rejects)
-    counted = sum(split["rejects"] for split in manifest["counts"]["splits"].values())
-    return problems + (
-        [f"{table.num_rows} rows, counted were {counted}"] if table.num_rows != counted else []
-    )
-
-
-def _check_schema(found: pa.Schema, wanted: pa.Schema, path: Path) -> list[str]:
+def _check_schema(written: pa.Schema, wanted: pa.Schema, path: Path) -> list[str]:
     try:
-        check_version(found, path)
+        check_version(written, path)
     except ValueError as error:
         return [str(error)]
-    if found.equals(wanted):
+    if written.equals(wanted):
         return []
-    shared = [name for name in wanted.names if name in found.names]
-    changed = [name for name in shared if found.field(name).type != wanted.field(name).type]
-    return [f"column {n} is {found.field(n).type}" for n in changed] or ["columns differ from the schema"]
-
-
-def _strangers(root: Path, manifest: dict[str, Any]) -> Iterator[str]:
-    known = {s["clips"]["file"] for s in manifest["shards"]}
-    known |= {e["file"] for s in manifest["shards"] for e in s["features"].values()}
-    for folder in ("clips", "features"):
-        for path in (root / folder).rglob("*.parquet"):
-            name = path.relative_to(root).as_posix()
-            if name not in known:
-                yield name
+    shared = [name for name in wanted.names if name in written.names]
+    changed = [name for name in shared if written.field(name).type != wanted.field(name).type]
+    return [f"column {n} is {written.field(n).type}" for n in changed] or ["columns differ from the schema"]

@@ -70,9 +70,9 @@ class WeightStatus:
 
 def registry() -> tuple[WeightEntry, ...]:
     """All weights that the project knows how to use: configs/weights.yaml."""
-    known = yaml.safe_load((files("syncdiff.configs") / "weights.yaml").read_text("utf-8"))
+    entries = yaml.safe_load((files("syncdiff.configs") / "weights.yaml").read_text("utf-8"))
     return tuple(
-        WeightEntry(name=name, **{**facts, "urls": tuple(facts["urls"])}) for name, facts in known.items()
+        WeightEntry(name=name, **{**facts, "urls": tuple(facts["urls"])}) for name, facts in entries.items()
     )
 
 
@@ -81,7 +81,7 @@ def entry_named(name: str) -> WeightEntry:
     for entry in registry():
         if name in (entry.name, entry.file):
             return entry
-    raise WeightsError(f"no weights named {name!r}; there are {', '.join(one.name for one in registry())}")
+    raise WeightsError(f"no weights named {name!r}; there are {', '.join(e.name for e in registry())}")
 
 
 def weights_folder() -> Path:
@@ -109,10 +109,10 @@ def find(name: str, *, allow_unverified: bool = False) -> WeightFile | None:
 
 def require(name: str, *, allow_unverified: bool = False) -> WeightFile:
     """As `find`; a missing file raises WeightsError with its origin, licence and the command to fetch it."""
-    found = find(name, allow_unverified=allow_unverified)
-    if found is None:
+    file = find(name, allow_unverified=allow_unverified)
+    if file is None:
         raise WeightsError(how_to_get(entry_named(name)))
-    return found
+    return file
 
 
 def verify(path: Path, entry: WeightEntry, *, allow_unverified: bool = False) -> WeightFile:
@@ -129,8 +129,16 @@ def verify(path: Path, entry: WeightEntry, *, allow_unverified: bool = False) ->
 
 def status(names: Iterable[str] | None = None, *, check: bool = False) -> list[WeightStatus]:
     """What is here and what is not; with `check`, files with a known hash are `verified` or `differs`."""
-    entries = registry() if names is None else [entry_named(name) for name in names]
-    return [_status(entry, check) for entry in entries]
+    table = []
+    for entry in registry() if names is None else map(entry_named, names):
+        paths = list(_present(entry))
+        state: State = "present" if paths else "missing"
+        path = paths[0] if paths else None
+        if path and check and entry.sha256 is not None:
+            right = next((path for path in paths if sha256_file(path) == entry.sha256), None)
+            path, state = right or path, "verified" if right else "differs"
+        table.append(WeightStatus(entry, path, state))
+    return table
 
 
 def how_to_get(entry: WeightEntry) -> str:
@@ -181,16 +189,6 @@ def _refuse_downgrade(response: requests.Response, *_: Any, **__: Any) -> None:
     target = response.headers.get("Location", "")
     if response.is_redirect and response.url.startswith("https:") and target.startswith("http:"):
         raise OSError(f"redirected to an address that is not https: {target}")
-
-
-def _status(entry: WeightEntry, check: bool) -> WeightStatus:
-    paths = list(_present(entry))
-    if not paths:
-        return WeightStatus(entry, None, "missing")
-    if not check or entry.sha256 is None:
-        return WeightStatus(entry, paths[0], "present")
-    right = next((path for path in paths if sha256_file(path) == entry.sha256), None)
-    return WeightStatus(entry, right or paths[0], "verified" if right else "differs")
 
 
 def _present(entry: WeightEntry) -> Iterator[Path]:
