@@ -15,7 +15,7 @@ from syncdiff.pipeline.config import (
     AUTO,
     STRICT,
     ConfigError,
-    Layer,
+    SettingsLayer,
     build,
     config_folder,
     flag_layers,
@@ -106,5 +106,5 @@ def load_protocol(name: str, **overrides: Any) -> Protocol:
     else:
         names = ", ".join(protocol_names())
         raise ConfigError(f"no protocol {name!r}; there are {names}, or give a .yaml file")
-    named = Layer(str(path), {"name": name})
+    named = SettingsLayer(str(path), {"name": name})
     return build(Protocol, [named, *read_layers(path), *flag_layers(overrides)])

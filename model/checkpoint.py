@@ -87,12 +87,12 @@ def find(path: Path) -> Path:
     for candidate in (path, path.parent):
         if (candidate / _STATE).is_file():
             return candidate
-    found = newest(path / "checkpoints") or newest(path)
-    if found is None:
+    checkpoint = newest(path / "checkpoints") or newest(path)
+    if checkpoint is None:
         raise CheckpointError(
             f"{path}: no checkpoint here (a folder step-… with {_STATE}, or a run that holds some)"
         )
-    return found
+    return checkpoint
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from syncdiff.pipeline.config import STRICT, Layer, build, override_layers, read_layers
+from syncdiff.pipeline.config import STRICT, SettingsLayer, build, override_layers, read_layers
 
 Share = Annotated[float, Field(ge=0, le=1)]
 BelowOne = Annotated[float, Field(ge=0, lt=1)]
@@ -219,4 +219,4 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def from_mapping(mapping: dict[str, Any], where: str = "configuration") -> TrainConfig:
     """Build the configuration from nested dictionaries, as a checkpoint holds them; raise ConfigError."""
-    return build(TrainConfig, [Layer(where, mapping)])
+    return build(TrainConfig, [SettingsLayer(where, mapping)])

@@ -32,7 +32,7 @@ from syncdiff.pipeline.config import ConfigError, with_settings
 from syncdiff.pipeline.records import F32, U8, Bool, CheckpointError
 
 Index = NDArray[np.int64]
-SCRATCH_BYTES = 1 << 29
+SCRATCH_BYTES = 1 << 29  # of pictures in memory; more go to a file
 
 
 class Face(Protocol):

@@ -76,10 +76,20 @@ def dub(
         raise ClipError(
             "generate", "no-face", "no face is seen in the part of the video that the speech covers"
         )
-    pictures = paste_faces(frames_in_order(video_path, video.fps, order), order, redrawn)
+
+    def pictures() -> Iterator[U8]:
+        """Output frames, the redrawn faces in their places."""
+        frames = frames_in_order(video_path, video.fps, order)
+        for number, (frame, source) in enumerate(zip(frames, order, strict=True)):
+            if number in redrawn:
+                face, picture = redrawn[number]
+                inside = int(source) - face.span.start
+                frame = paste(frame, picture, face.crop_matrix[inside], face.masks([inside])[0])
+            yield frame
+
     sound = sound_path or video_path
     heard = speech if silent else SoundFile(sound, -probe(sound).sound_offset_s, frames / video.fps)
-    write_playable(out, pictures, video.fps, heard)
+    write_playable(out, pictures(), video.fps, heard)
     return Dubbed(out, frames, len(redrawn), video.fps)
 
 
@@ -112,16 +122,3 @@ def plan_face(
                 model, f"face {number}", face, inside, face.identity_index, face.head_pose_deg, windows
             )
             yield FaceRun(job, face, run)
-
-
-def paste_faces(
-    frames: Iterator[U8], order: Index, redrawn: dict[int, tuple[TrackedFace, U8]]
-) -> Iterator[U8]:
-    """Output frames with the redrawn faces in their places."""
-    for number, (frame, source) in enumerate(zip(frames, order, strict=True)):
-        if number not in redrawn:
-            yield frame
-            continue
-        face, picture = redrawn[number]
-        inside = int(source) - face.span.start
-        yield paste(frame, picture, face.crop_matrix[inside], face.masks([inside])[0])

@@ -69,7 +69,11 @@ def run_steps(run: TrainingRun) -> Path:
             if writer and config.log.sample_every and run.step % config.log.sample_every == 0:
                 validate(run, writer)
             if run.step % config.log.checkpoint_every == 0:
-                save_periodic(run)
+                try:
+                    save(run)
+                except CheckpointError as error:  # a full disk, for one; training itself can go on
+                    again = f"the next try is in {config.log.checkpoint_every} steps"
+                    run.say(f"{error}. Training goes on; {again}.")
     if writer:
         writer.close()
     last = save(run)
@@ -114,7 +118,10 @@ def training_step(
         )
     optimizer.step()
     optimizer.zero_grad()
-    update_ema(run)
+    # The average follows faster at first: at step n as in TensorFlow's ExponentialMovingAverage.
+    decay = min(config.optim.ema_decay, (1 + run.step) / (10 + run.step))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(run.ema.parameters()), list(run.net.parameters()), 1 - decay)
     return figures
 
 
@@ -132,24 +139,6 @@ def roll_out(run: TrainingRun, earlier: RollOut, conditions: Conditions) -> Cond
     return replace(
         conditions, pose=conditions.pose.index_copy(0, earlier.positions, generated.to(conditions.pose))
     )
-
-
-@torch.no_grad()
-def update_ema(run: TrainingRun) -> None:
-    """Follow the weights, faster at first: decay min(decay, (1 + n) / (10 + n)) at step n, as in TensorFlow's
-    ExponentialMovingAverage."""
-    decay = min(run.config.optim.ema_decay, (1 + run.step) / (10 + run.step))
-    ema: list[Tensor] = list(run.ema.parameters())
-    net: list[Tensor] = list(run.net.parameters())
-    torch._foreach_lerp_(ema, net, 1 - decay)
-
-
-def save_periodic(run: TrainingRun) -> None:
-    """Save; a full disk is said and tried again at the next interval, for training itself can go on."""
-    try:
-        save(run)
-    except CheckpointError as error:
-        run.say(f"{error}. Training goes on; the next try is in {run.config.log.checkpoint_every} steps.")
 
 
 class StopRequest:

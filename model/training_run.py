@@ -77,7 +77,7 @@ def open_run(config: TrainConfig, say: Callable[[str], None]) -> TrainingRun:
         )
     accelerator = make_accelerator(config)
     if not accelerator.is_main_process:
-        say = _say_nothing
+        say = lambda text: None  # noqa: E731 - each line would be said once a process
     if accelerator.num_processes == 1 and {"ACCELERATE_USE_CPU", "MASTER_PORT"} <= os.environ.keys():
         # What accelerate 1.x leaves behind where it was asked for several processes without several GPUs.
         say(
@@ -184,10 +184,6 @@ def learning_rate(optim: OptimConfig, step: int) -> float:
     if optim.final_decay > 0:
         rate *= min(1.0, (optim.steps - step) / (optim.final_decay * optim.steps))
     return max(rate, 0.0)
-
-
-def _say_nothing(text: str) -> None:
-    """For every process but the main one, or each line would be said once a process."""
 
 
 def _streams(run: TrainingRun) -> int:
@@ -310,27 +306,23 @@ def save(run: TrainingRun) -> Path:
             "optimizer": optimizer,
             "random": {f"{k}.{rank}": v for rank, states in enumerate(by_rank) for k, v in states.items()},
         }
-        ckpt.save(run.out / "checkpoints", run.step, tensors, _state(run, groups), run.config.log.keep)
+        model = averaged_model(run)
+        hubert = run.net.encoder.model.config if isinstance(run.net.encoder, TunedHubert) else None
+        packages = ("syncdiff", "torch", "diffusers", "accelerate")
+        state = {
+            "position": run.position,
+            "streams": _streams(run),
+            "batches_per_step": run.batches_per_step,
+            "config": to_mapping(run.config),
+            "audio": asdict(run.spec),
+            "extractor": model.extractor,
+            "hubert": None if hubert is None else asdict(hubert),
+            "preparation": model.preparation,
+            "dataset": fingerprint(run.dataset),
+            "optimizer": groups,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+        }
+        ckpt.save(run.out / "checkpoints", run.step, tensors, state, run.config.log.keep)
     run.accelerator.wait_for_everyone()
     run.saved_step = run.step
     return checkpoint_path(run)
-
-
-def _state(run: TrainingRun, groups: list[dict[str, Any]]) -> dict[str, Any]:
-    """What state.json holds besides format and step."""
-    model = averaged_model(run)
-    hubert = run.net.encoder.model.config if isinstance(run.net.encoder, TunedHubert) else None
-    packages = ("syncdiff", "torch", "diffusers", "accelerate")
-    return {
-        "position": run.position,
-        "streams": _streams(run),
-        "batches_per_step": run.batches_per_step,
-        "config": to_mapping(run.config),
-        "audio": asdict(run.spec),
-        "extractor": model.extractor,
-        "hubert": None if hubert is None else asdict(hubert),
-        "preparation": model.preparation,
-        "dataset": fingerprint(run.dataset),
-        "optimizer": groups,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-    }

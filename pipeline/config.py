@@ -40,7 +40,7 @@ class ConfigError(ValueError):
 
 
 @dataclass(frozen=True)
-class Layer:
+class SettingsLayer:
     """Settings of one origin, such as a file; `where` names it in a ConfigError."""
 
     where: str
@@ -61,7 +61,7 @@ def find_config(path: Path) -> Path:
     return packaged if not path.exists() and packaged.is_file() else path
 
 
-def read_layers(path: Path, built_on_it: tuple[Path, ...] = ()) -> list[Layer]:
+def read_layers(path: Path, built_on_it: tuple[Path, ...] = ()) -> list[SettingsLayer]:
     """The settings of a file, after those of the file that it names as `base` (beside it, or a packaged one).
 
     Raises ConfigError for a file that cannot be read or that is, over others, its own base.
@@ -80,7 +80,7 @@ def read_layers(path: Path, built_on_it: tuple[Path, ...] = ()) -> list[Layer]:
     settings = parse_settings(text, str(path))
     base = settings.pop("base", None)
     layers = [] if base is None else read_layers(find_config(path.parent / str(base)), (*built_on_it, path))
-    return [*layers, Layer(str(path), settings)]
+    return [*layers, SettingsLayer(str(path), settings)]
 
 
 def parse_settings(text: str, where: str) -> dict[str, Any]:
@@ -91,17 +91,17 @@ def parse_settings(text: str, where: str) -> dict[str, Any]:
     return settings or {}
 
 
-def flag_layers(flags: Mapping[str, Any]) -> list[Layer]:
+def flag_layers(flags: Mapping[str, Any]) -> list[SettingsLayer]:
     """One layer for each setting of the command line; keys may be dotted (`track.min_face_px`)."""
     layers = []
     for key, value in flags.items():
         for part in reversed(key.split(".")):
             value = {part: value}
-        layers.append(Layer("command line", value))
+        layers.append(SettingsLayer("command line", value))
     return layers
 
 
-def override_layers(overrides: Sequence[str]) -> list[Layer]:
+def override_layers(overrides: Sequence[str]) -> list[SettingsLayer]:
     """Layers of texts `section.key=value`, whose values are YAML. Raises ConfigError for other texts."""
     layers = []
     for text in overrides:
@@ -154,7 +154,7 @@ _Loader.add_implicit_resolver(
 # ---- Checking -------------------------------------------------------------------------------------
 
 
-def build(cls: type[T], layers: Sequence[Layer]) -> T:
+def build(cls: type[T], layers: Sequence[SettingsLayer]) -> T:
     """The dataclass with the settings of all layers, of which later ones win, section by section.
 
     Raises ConfigError with a line for each mistake: where it comes from, the dotted key, what is expected.
@@ -171,7 +171,7 @@ def build(cls: type[T], layers: Sequence[Layer]) -> T:
 
 def with_settings(config: T, settings: Mapping[str, Any], where: str) -> T:
     """A dataclass with these settings in place of its own. Raises ConfigError as `build` does."""
-    return build(type(config), [Layer("before", to_mapping(config)), Layer(where, settings)])
+    return build(type(config), [SettingsLayer("before", to_mapping(config)), SettingsLayer(where, settings)])
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
@@ -203,7 +203,7 @@ def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 # ---- Explaining -----------------------------------------------------------------------------------
 
 
-def _explained(cls: type, layers: Sequence[Layer], error: ValidationError) -> Iterator[str]:
+def _explained(cls: type, layers: Sequence[SettingsLayer], error: ValidationError) -> Iterator[str]:
     """A line for each mistake that pydantic found."""
     for mistake in error.errors(include_url=False):
         path, value = mistake["loc"], mistake["input"]
@@ -211,8 +211,8 @@ def _explained(cls: type, layers: Sequence[Layer], error: ValidationError) -> It
         where = f"{_origin(layers, path)}: "
         if mistake["type"] == "unexpected_keyword_argument":
             section: Any = _field(cls, path[:-1]).annotation
-            known = [".".join([*map(str, path[:-1]), field.name]) for field in fields(section)]
-            hint = _did_you_mean(name, known) or f"; known are {', '.join(known)}"
+            keys = [".".join([*map(str, path[:-1]), field.name]) for field in fields(section)]
+            hint = _did_you_mean(name, keys) or f"; known are {', '.join(keys)}"
             yield f"{where}unknown key {name!r}{hint}"
         elif mistake["type"] == "value_error":  # from a __post_init__ or a validator of the dataclass
             yield f"{where}{name + ': ' if name else ''}{mistake['ctx']['error']}"
@@ -222,7 +222,7 @@ def _explained(cls: type, layers: Sequence[Layer], error: ValidationError) -> It
             yield f"{where}{name}: expected {_expected(field)}, got {value!r}{hint}"
 
 
-def _origin(layers: Sequence[Layer], path: Sequence[int | str]) -> str:
+def _origin(layers: Sequence[SettingsLayer], path: Sequence[int | str]) -> str:
     """The last layer that says something of this key, or of the section of this name."""
 
     def says(settings: Any) -> bool:
@@ -270,6 +270,6 @@ def _expected(field: FieldInfo) -> str:
     return " or ".join(map(str, _choices(field))) or _WORDS[kind] + " and".join(bounds)
 
 
-def _did_you_mean(word: str, known: Sequence[str]) -> str:
-    close = get_close_matches(word, known, n=1)
+def _did_you_mean(word: str, choices: Sequence[str]) -> str:
+    close = get_close_matches(word, choices, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

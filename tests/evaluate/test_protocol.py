@@ -11,7 +11,7 @@ import pytest
 
 from syncdiff.evaluate.metrics.registry import METRICS
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
-from syncdiff.pipeline.config import ConfigError, Layer, build
+from syncdiff.pipeline.config import ConfigError, SettingsLayer, build
 
 
 @pytest.mark.parametrize("name", protocol_names())
@@ -24,7 +24,7 @@ def test_shipped_protocols_load_and_open_with_their_command(name: str) -> None:
     assert "Expect" in head
     protocol = load_protocol(name)
     assert protocol.name == name and protocol.about
-    assert build(Protocol, [Layer("again", protocol.to_dict())]) == protocol
+    assert build(Protocol, [SettingsLayer("again", protocol.to_dict())]) == protocol
     assert json.loads(json.dumps(protocol.to_dict())) == protocol.to_dict()
 
 

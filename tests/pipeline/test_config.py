@@ -14,7 +14,7 @@ from syncdiff.pipeline.config import (
     AUTO,
     STRICT,
     ConfigError,
-    Layer,
+    SettingsLayer,
     build,
     differences,
     flag_layers,
@@ -49,11 +49,14 @@ class Outer:
 
 
 def outer(**settings: Any) -> Outer:
-    return build(Outer, [Layer("here", settings)])
+    return build(Outer, [SettingsLayer("here", settings)])
 
 
 def test_later_layers_win_section_by_section() -> None:
-    layers = [Layer("a", {"count": 1, "inner": {"share": 0.1}}), Layer("b", {"inner": {"kind": "square"}})]
+    layers = [
+        SettingsLayer("a", {"count": 1, "inner": {"share": 0.1}}),
+        SettingsLayer("b", {"inner": {"kind": "square"}}),
+    ]
     assert build(Outer, layers) == Outer(count=1, inner=Inner(0.1, "square"))
     assert build(Outer, []) == Outer()
 
@@ -107,8 +110,8 @@ def test_mistakes_say_where_what_and_what_is_expected(settings: dict[str, Any], 
 
 def test_every_mistake_has_a_line_with_its_own_origin() -> None:
     layers = [
-        Layer("file", {"count": 0, "inner": {"share": 0}}),
-        Layer("flag", {"inner": {"kind": "square"}}),
+        SettingsLayer("file", {"count": 0, "inner": {"share": 0}}),
+        SettingsLayer("flag", {"inner": {"kind": "square"}}),
     ]
     with pytest.raises(ConfigError, match=r"^file: count: [^\n]*\nflag: inner: a square needs a share$"):
         build(Outer, layers)
