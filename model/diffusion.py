@@ -104,19 +104,13 @@ def denoising_loss(
     region = mask.to(error.dtype) if config.loss_region == "mask" else torch.ones_like(error[:, :1])
     per_sample = (error * region).sum((1, 2, 3)) / (region.sum((1, 2, 3)).clamp(min=1) * error.shape[1])
     if config.loss_weight == "picture":
-        per_sample = per_sample * _picture_weight(schedule, config, timesteps)
+        # From the squared error of the prediction to that of the picture it stands for. With x_t = a x + s e:
+        # x = a x_t - s v, and x = (x_t - s e) / a; so s^2 for the velocity and s^2 / a^2 for the noise (table
+        # 1 of Salimans and Ho 2022, arXiv 2202.00512). It puts the effort on the noisy steps, where it is
+        # decided how far the mouth opens.
+        signal = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+        per_sample = per_sample * ((1 - signal) / (1 if config.prediction == "v_prediction" else signal))
     return per_sample.mean()
-
-
-def _picture_weight(schedule: Scheduler, config: DiffusionConfig, timesteps: Tensor) -> Tensor:
-    """What turns the squared error of the prediction into that of the picture it stands for, [B].
-
-    With x_t = a x + s e: x = a x_t - s v, and x = (x_t - s e) / a; so s^2 for the velocity and s^2 / a^2 for
-    the noise (table 1 of Salimans and Ho 2022, arXiv 2202.00512). It puts the effort on the noisy steps,
-    where it is decided how far the mouth opens.
-    """
-    signal: Tensor = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
-    return (1 - signal) if config.prediction == "v_prediction" else (1 - signal) / signal
 
 
 @torch.no_grad()

@@ -131,11 +131,13 @@ def available_cores() -> int:
 
 def bytes_text(number: float) -> str:
     """A number of bytes for people, in powers of 1000."""
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if number < 1000 or unit == "TB":
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+    if number < 1000:
+        return f"{number:.0f} B"
+    for unit in ("kB", "MB", "GB"):
         number /= 1000
-    raise AssertionError
+        if number < 1000:
+            return f"{number:.1f} {unit}"
+    return f"{number / 1000:.1f} TB"
 
 
 def duration_text(seconds: float) -> str:

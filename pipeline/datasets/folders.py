@@ -33,7 +33,13 @@ def read_grid(scan: LayoutScan) -> None:
 
 def read_hdtf(scan: LayoutScan) -> None:
     """Videos anywhere; a note says when none is named as in HDTF."""
-    _read_tree(scan, _hdtf_speaker)
+
+    def speaker(path: str) -> str:
+        """`WDA_AdamSchiff1_000.mp4` shows WDA_AdamSchiff; RD names tell videos apart, not people."""
+        name = re.sub(r"_\d+$", "", splitext(basename(path))[0])
+        return re.sub(r"\d+$", "", name) if name.upper().startswith(("WDA_", "WRA_")) else name
+
+    _read_tree(scan, speaker)
     if scan.files and not any(is_hdtf_name(file.name) for file in scan.files):
         scan.notes.append("no file is named as in HDTF (RD_..., WDA_..., WRA_...)")
 
@@ -58,12 +64,6 @@ def looks_like_grid(root: Path) -> bool:
 
 def is_hdtf_name(path: str) -> bool:
     return basename(path).upper().startswith(("RD_", "WDA_", "WRA_"))
-
-
-def _hdtf_speaker(path: str) -> str:
-    """`WDA_AdamSchiff1_000.mp4` shows WDA_AdamSchiff; names of RD videos tell videos apart, not people."""
-    name = re.sub(r"_\d+$", "", splitext(basename(path))[0])
-    return re.sub(r"\d+$", "", name) if name.upper().startswith(("WDA_", "WRA_")) else name
 
 
 def _read_tree(

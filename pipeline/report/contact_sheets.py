@@ -81,7 +81,34 @@ def make_sheet(view: ClipView, chips: Sequence[str], image_bytes: int) -> Sheet:
     frames = [t for t, _ in shown]
     landmarks = to_crop(view.column("landmarks_px")[frames], view.column("crop_matrix")[frames])
     masks = view.masks(frames)
-    moments = _moments(view, shown, landmarks, masks, image_bytes)
+
+    def condition(kind: str, frame: int, chosen: int) -> Picture | None:
+        """The frame `chosen` that conditions `frame`, None where there is none (-1)."""
+        if chosen < 0:
+            return None
+        picture = view.frames([chosen])[0]
+        method = cv2.INTER_AREA if len(picture) > PLAIN_PX else cv2.INTER_CUBIC
+        picture = np.asarray(cv2.resize(picture, (PLAIN_PX, PLAIN_PX), interpolation=method), np.uint8)
+        caption = (str(chosen), f"({signed(chosen - frame)})")
+        address = data_address(picture, image_bytes)
+        return Picture(address, f"{kind} frame {chosen} of frame {frame}", caption)
+
+    pose_index, identity_index = view.column("pose_index"), view.column("identity_index")
+    moments = []
+    for number, (t, note) in enumerate(shown):
+        drawn = data_address(draw_over(view.frames([t])[0], landmarks[number], masks[number]), image_bytes)
+        alt, caption = f"frame {t} with landmarks and mask", (f"frame {t}", f"{t / FPS:.2f} s")
+        identity = identity_index[t][0] if identity_index.shape[1:] != (0,) else -1
+        moments.append(
+            Moment(
+                number=number + 1,
+                frame=t,
+                note=note,
+                drawn=Picture(drawn, alt, caption),
+                pose=condition("pose", t, int(pose_index[t])),
+                identity=condition("identity", t, int(identity)),
+            )
+        )
     boxes = view.column("boxes_px")[frames]
     width, height = int(view.value("source_width_px")), int(view.value("source_height_px"))
     return Sheet(
@@ -89,7 +116,7 @@ def make_sheet(view: ClipView, chips: Sequence[str], image_bytes: int) -> Sheet:
         chips=tuple(chips),
         warnings=tuple(_warnings(view, frames, landmarks, masks)),
         facts=tuple(_facts(view)),
-        moments=moments,
+        moments=tuple(moments),
         chart=_chart(view, opening, frames),
         map=picture_map(width, height, boxes.tolist(), f"face boxes in the {width} × {height} picture"),
     )
@@ -115,36 +142,6 @@ def choose_moments(opening: F32, detected: Bool) -> list[tuple[int, str]]:
     note = "mouth widest" if detected[widest] else "mouth widest, interpolated"
     chosen[int(part[widest])] = (widest, note)
     return chosen
-
-
-def _moments(
-    view: ClipView, shown: Sequence[tuple[int, str]], landmarks: F32, masks: Bool, image_bytes: int
-) -> tuple[Moment, ...]:
-    def condition(kind: str, frame: int, chosen: int) -> Picture | None:
-        """The frame `chosen` that conditions `frame`, None where there is none (-1)."""
-        if chosen < 0:
-            return None
-        address = data_address(resized(view.frames([chosen])[0], PLAIN_PX), image_bytes)
-        caption = (str(chosen), f"({signed(chosen - frame)})")
-        return Picture(address, f"{kind} frame {chosen} of frame {frame}", caption)
-
-    pose_index, identity_index = view.column("pose_index"), view.column("identity_index")
-    moments = []
-    for number, (t, note) in enumerate(shown):
-        drawn = draw_over(view.frames([t])[0], landmarks[number], masks[number])
-        alt, caption = f"frame {t} with landmarks and mask", (f"frame {t}", f"{t / FPS:.2f} s")
-        identity = identity_index[t][0] if identity_index.shape[1:] != (0,) else -1
-        moments.append(
-            Moment(
-                number=number + 1,
-                frame=t,
-                note=note,
-                drawn=Picture(data_address(drawn, image_bytes), alt, caption),
-                pose=condition("pose", t, int(pose_index[t])),
-                identity=condition("identity", t, int(identity)),
-            )
-        )
-    return tuple(moments)
 
 
 def _warnings(view: ClipView, frames: Sequence[int], landmarks: F32, masks: Bool) -> list[str]:
@@ -278,9 +275,3 @@ def data_address(picture: U8, most_bytes: int) -> str:
         if len(data) <= most_bytes:
             break
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
-
-
-def resized(picture: U8, side: int) -> U8:
-    """A square picture at another size."""
-    method = cv2.INTER_AREA if side < len(picture) else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(picture, (side, side), interpolation=method), np.uint8)

@@ -133,14 +133,11 @@ class ShardWriter:
 def _compression(schema: pa.Schema) -> dict[str, str]:
     """JPEG, PNG and FLAC do not shrink; everything else gets zstd. Keys are Parquet leaf paths."""
     images = {"frames", "mouth_masks", "mouth_rois", "audio_flac"}
-    return {path: "NONE" if path.split(".")[0] in images else "ZSTD" for path in _leaf_paths(schema)}
-
-
-def _leaf_paths(schema: pa.Schema) -> list[str]:
     sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
+    pq.write_table(schema.empty_table(), sink)  # only Parquet itself knows what its leaves are called
     parquet = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
-    return [parquet.column(i).path for i in range(len(parquet))]
+    leaves = [parquet.column(i).path for i in range(len(parquet))]
+    return {leaf: "NONE" if leaf.split(".")[0] in images else "ZSTD" for leaf in leaves}
 
 
 def record_bytes(record: dict[str, Any]) -> int:
