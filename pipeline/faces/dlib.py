@@ -49,10 +49,17 @@ class DlibBackend:
     min_score = -0.4
 
     def __init__(self, search_side_px: int = 640, fine_side_px: int = 1600, mmod_side_px: int = 320) -> None:
-        folder = _dlib_model_folder()
+        # `import face_recognition_models` needs pkg_resources, which today's setuptools no longer brings
+        spec = importlib.util.find_spec("face_recognition_models")
+        folders = (Path(place) / "models" for place in (spec and spec.submodule_search_locations) or ())
+        predictor = "shape_predictor_68_face_landmarks.dat"
+        folder = next((folder for folder in folders if (folder / predictor).is_file()), None)
+        if folder is None:
+            detail = "dlib's models are not installed: pip install face-recognition-models"
+            raise ClipError("track", "model-missing", detail)
         self._sides_px = (search_side_px, fine_side_px, mmod_side_px)
         self._hog = dlib.get_frontal_face_detector()
-        self._predictor = dlib.shape_predictor(str(folder / "shape_predictor_68_face_landmarks.dat"))
+        self._predictor = dlib.shape_predictor(str(folder / predictor))
         self._mmod_path = folder / "mmod_human_face_detector.dat"
         self._mmod: dlib.cnn_face_detection_model_v1 | None = None
 
@@ -133,17 +140,6 @@ def _as_detections(rectangles: list[dlib.rectangle], scores: list[float], scale:
     boxes = np.array([(r.left(), r.top(), r.right() + 1, r.bottom() + 1) for r in rectangles], np.float32)
     order = np.argsort(-np.asarray(scores, np.float32), kind="stable")
     return Detections(boxes.reshape(-1, 4)[order] / np.float32(scale), np.asarray(scores, np.float32)[order])
-
-
-def _dlib_model_folder() -> Path:
-    # `import face_recognition_models` needs pkg_resources, which today's setuptools no longer brings
-    spec = importlib.util.find_spec("face_recognition_models")
-    for place in (spec.submodule_search_locations or []) if spec else []:
-        folder = Path(place) / "models"
-        if (folder / "shape_predictor_68_face_landmarks.dat").is_file():
-            return folder
-    detail = "dlib's models are not installed: pip install face-recognition-models"
-    raise ClipError("track", "model-missing", detail)
 
 
 # Mean and standard deviation that `even_exposure` gives the middle of a patch, in grey levels. The regression
