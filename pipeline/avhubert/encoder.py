@@ -226,10 +226,10 @@ class AVHubertEncoder(nn.Module):
         [B,T] bool, True on padding. The result is [B,T,width] (with `layer` "all": [B,T,layers,width]), zero
         on padding. See `encode` for `layer`.
         """
-        given = audio if audio is not None else video
-        if given is None:
+        clips = audio if audio is not None else video
+        if clips is None:
             raise ValueError("neither audio nor video was given")
-        batch, steps = len(given), given.shape[1 if audio is not None else 2]
+        batch, steps = len(clips), clips.shape[1 if audio is not None else 2]
         lengths = [steps] * batch if padding_mask is None else (~padding_mask).sum(1).tolist()
         if padding_mask is not None and not (padding_mask[:, 1:] >= padding_mask[:, :-1]).all():
             raise ValueError("padding must be at the tail")
@@ -277,16 +277,16 @@ class AVHubertEncoder(nn.Module):
 
     def _fuse(self, audio: list[Tensor] | None, video: list[Tensor] | None) -> tuple[Tensor, Packing]:
         """Both modalities as one sequence of steps [N,width]; one that is not given counts as zeros."""
-        given = audio or video
-        if not given:
+        clips = audio or video
+        if not clips:
             raise ValueError("neither audio nor video was given")
-        lengths = [len(clip) for clip in given]
+        lengths = [len(clip) for clip in clips]
         if audio and video and [len(clip) for clip in video] != lengths:
             raise ValueError("audio and video of a clip must have the same number of steps")
         if min(lengths) == 0:
             raise ValueError("a clip without steps has no features")
-        packing = Packing(lengths, given[0].device)
-        zeros = given[0].new_zeros(sum(lengths), self.config.width)
+        packing = Packing(lengths, clips[0].device)
+        zeros = clips[0].new_zeros(sum(lengths), self.config.width)
         sound, mouth = zeros, zeros
         if audio:
             if self.audio_proj is None:
@@ -303,8 +303,8 @@ class AVHubertEncoder(nn.Module):
 
     def check_layer(self, layer: LayerChoice) -> None:
         """Raise ValueError unless this encoder has the layer."""
-        known = layer in ("final", "all") if isinstance(layer, str) else 1 <= layer <= len(self.layers)
-        if not known:
+        exists = layer in ("final", "all") if isinstance(layer, str) else 1 <= layer <= len(self.layers)
+        if not exists:
             raise ValueError(f"layer must be 1 to {len(self.layers)}, final or all, got {layer!r}")
 
 

@@ -61,13 +61,13 @@ def extract(
     the results are [T_i,width], for `layer` "all" [T_i,layers*width] with layer 1 first. See
     `AVHubertEncoder.encode`.
     """
-    given = audio if audio is not None else video
-    if given is None:
+    clips = audio if audio is not None else video
+    if clips is None:
         raise ValueError("neither audio nor video was given")
     device = next(encoder.parameters()).device
     limit = max_steps or (MAX_STEPS_CPU if device.type == "cpu" else MAX_STEPS_GPU)
-    lengths = [len(clip) if audio is not None else clip.shape[1] for clip in given]
-    features: list[F32] = [np.empty((0, 0), np.float32)] * len(given)
+    lengths = [len(clip) if audio is not None else clip.shape[1] for clip in clips]
+    features: list[F32] = [np.empty((0, 0), np.float32)] * len(clips)
     with torch.inference_mode():
         for batch in plan_batches(lengths, limit):
             sounds = [_tensor(audio[i], device) for i in batch] if audio is not None else None

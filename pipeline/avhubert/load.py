@@ -48,8 +48,8 @@ def build_encoder(weights: EncoderWeights, modality: Modality) -> AVHubertEncode
         encoder = AVHubertEncoder(config)
     for target, expected in encoder.state_dict().items():
         if tensors[target].shape != expected.shape:
-            found = f"{target} has size {list(tensors[target].shape)}"
-            raise CheckpointError(f"{name}: {found}, but its configuration says {list(expected.shape)}")
+            size = f"{target} has size {list(tensors[target].shape)}"
+            raise CheckpointError(f"{name}: {size}, but its configuration says {list(expected.shape)}")
     encoder.load_state_dict({n: t.float().contiguous() for n, t in tensors.items()}, assign=True)
     return encoder.eval().requires_grad_(False)
 
