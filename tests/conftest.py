@@ -12,11 +12,15 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
 os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # before anything imports Ray: see ray_start
 # Before anything imports PyTorch: tests run side by side, one process a core, and threads that wait for one
 # another on cores that are taken are many times slower than a single one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A machine that has other work exceeds Hypothesis' 200 ms an example; what hangs is ended by pytest-timeout.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 ROOT = Path(__file__).resolve().parent.parent
 
