@@ -226,10 +226,10 @@ class AVHubertEncoder(nn.Module):
         [B,T] bool, True on padding. The result is [B,T,width] (with `layer` "all": [B,T,layers,width]), zero
         on padding. See `encode` for `layer`.
         """
-        clips = audio if audio is not None else video
-        if clips is None:
+        either = audio if audio is not None else video
+        if either is None:
             raise ValueError("neither audio nor video was given")
-        batch, steps = len(clips), clips.shape[1 if audio is not None else 2]
+        batch, steps = len(either), either.shape[1 if audio is not None else 2]
         lengths = [steps] * batch if padding_mask is None else (~padding_mask).sum(1).tolist()
         if padding_mask is not None and not (padding_mask[:, 1:] >= padding_mask[:, :-1]).all():
             raise ValueError("padding must be at the tail")
