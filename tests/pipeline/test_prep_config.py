@@ -14,7 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import pytest
 from pydantic.fields import FieldInfo
 
-from syncdiff.pipeline.config import ConfigError, Layer, build
+from syncdiff.pipeline.config import ConfigError, SettingsLayer, build
 from syncdiff.pipeline.datasets.listing import LAYOUTS
 from syncdiff.pipeline.prep_config import PrepConfig, load_config
 
@@ -27,7 +27,7 @@ def test_shipped_configs_load_and_open_with_their_command(layout: str) -> None:
     assert re.search(r"Expect.*hour.*\d [GT]B|Expect.*\d [GT]B.*hour", head, re.S)
     config = load_config(layout)
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
-    assert build(PrepConfig, [Layer("manifest", config.to_dict())]) == config
+    assert build(PrepConfig, [SettingsLayer("manifest", config.to_dict())]) == config
 
 
 def test_there_is_a_config_for_each_layout_only() -> None:
