@@ -43,7 +43,7 @@ export_app = typer.Typer(
 def _run(dataset: Dataset, work: Callable[[OnClip], ExportCounts]) -> None:
     """Show progress while a target is written, and what was written, kept and left out at its end."""
     done = frames = 0
-    with show.meter(out, len(dataset)) as meter:
+    with show.Meter(out, len(dataset)) as meter:
 
         def on_clip(clip: ClipView) -> None:
             nonlocal done, frames
