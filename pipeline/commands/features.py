@@ -213,7 +213,7 @@ def add_features(
             connect(workers or show.available_cores(), ray_address)
             from syncdiff.pipeline.run_ray import extract_shards  # imports Ray: after `connect`
 
-            with show.meter(out, len(shards), "shards") as meter:
+            with show.Meter(out, len(shards), "shards") as meter:
                 extract_shards(
                     data.resolve(),
                     shards,
