@@ -124,6 +124,8 @@ def assemble(
         versions=versions,
         settings=settings,
         notes=matched.notes,
+        groups=matched.groups.of,
+        unit=matched.groups.unit,
     )
 
 

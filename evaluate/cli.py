@@ -97,6 +97,13 @@ def evaluate(
     list_file: Annotated[
         Path | None, typer.Option("--list", help="Lines `generated, reference[, sound]`, or a pairs list.")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            help="What intervals are drawn over: folder, clip, or a file of lines `clip, speaker`.  "
+            "[default: the data set's speakers, or the clips' folders]"
+        ),
+    ] = None,
     protocol: Annotated[
         str, typer.Option("--protocol", "-p", help="reconstruction, unsynced, cross, silent, or a YAML file.")
     ] = "reconstruction",
@@ -161,6 +168,7 @@ def evaluate(
         raw=_absolute(raw),
         split=split,
         list_file=_absolute(list_file),
+        groups=groups,
         sub_folders=None if one_method is None else not one_method,
         metrics=_wanted(settings, metrics, also),
         unverified_weights=unverified_weights,
@@ -216,6 +224,7 @@ def _match(inputs: EvalInputs, protocol: Protocol) -> tuple[Matched, dict[Path, 
         inputs.list_file,
         sub_folders=inputs.sub_folders,
         leave_out=inputs.out_dir,
+        groups=inputs.groups,
     )
     return matched, rows
 

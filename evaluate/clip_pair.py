@@ -41,6 +41,8 @@ KEPT_BYTES = 256 * 1024 * 1024
 # Evaluation clips may be short, and a track is compared with the reference's anyway.
 TRACKING = TrackConfig(min_track_frames=5)
 SAME_FACE_IOU = 0.3
+# Reasons of `track_faces` and `Footage.face_like` that tell of the pictures, not of a missing model.
+NO_FACE = ("no-face", "profile-only", "face-too-small", "track-too-short", "other-face")
 # Rates in ffmpeg's report have two decimals, and an average depends on how long the last picture is shown.
 SAME_RATE = 0.01
 MAX_LENGTH_DIFFERENCE_FRAMES = 2  # programs that go by windows of frames drop one or two at the end
@@ -210,6 +212,16 @@ def merge_tracks(tracks: list[Track], num_frames: int) -> Faces:
     return Faces(present, landmarks)
 
 
+def faces_or_none(find: Callable[[], Faces], num_frames: int) -> Faces:
+    """The faces that `find` gives; absent in all frames where it raises ClipError because there are none."""
+    try:
+        return find()
+    except ClipError as error:
+        if error.reason not in NO_FACE:
+            raise
+    return merge_tracks([], num_frames)
+
+
 def _mean_iou(track: Track, other: Faces) -> float:
     """Mean overlap of a track's boxes with the other's, over the frames that both have; 0 where none."""
     stop = min(track.start_frame + len(track), len(other.present))
@@ -290,14 +302,18 @@ class ClipPair:
 
     @cached_property
     def generated_faces(self) -> Faces:
-        """The same face in the generated clip, in the reference's pixels; without reference its speaker."""
+        """The same face in the generated clip, in the reference's pixels; without reference its speaker.
+
+        Where the reference has a face and the generated clip has none, or one elsewhere, it is absent: no
+        error, since a method must not be spared the clips in which it lost the face.
+        """
         if self.reference is None:
             return self.generated.speaker
         made, target = self.compared
         scale = np.divide(target.size_px, made.size_px).astype(np.float32)
         reference = self.reference_faces
         expected = replace(reference, landmarks_px=reference.landmarks_px / scale)
-        found = made.face_like(expected).first(self.num_frames)
+        found = faces_or_none(lambda: made.face_like(expected), self.num_frames).first(self.num_frames)
         return replace(found, landmarks_px=found.landmarks_px * scale)
 
 

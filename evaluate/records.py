@@ -199,7 +199,9 @@ class Evaluation:
     """All that is known after a run.
 
     protocol: its settings as plain JSON values, with `name` and `lse` among them. settings: what else was
-    chosen for the run (arguments). notes: sentences that a reader of the figures must know.
+    chosen for the run (arguments). notes: sentences that a reader of the figures must know. groups: clip ->
+    what it shares with others (a speaker, a source video; `unit` says which), so that they are not
+    independent; empty where that is not known.
     """
 
     protocol: Mapping[str, Any]
@@ -216,6 +218,8 @@ class Evaluation:
     versions: Mapping[str, str]
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
+    groups: Mapping[str, str] = field(default_factory=dict)
+    unit: str = "clip"
 
     @cached_property
     def _metric_of_value(self) -> dict[str, MetricInfo]:

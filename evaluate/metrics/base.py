@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from syncdiff.evaluate.clip_pair import ClipPair
 
 Statistics: TypeAlias = Mapping[str, NDArray[Any]]
+# A value whose name ends so is the share of frames, in percent, in which a face should be and is none; such
+# frames count as misses in the values beside it. Tables and warnings know it by the name.
+FACE_LOST = "face_lost"
 Better: TypeAlias = Literal["higher", "lower", "zero", "none"]
 
 
@@ -33,6 +36,11 @@ class Value:
     better: Better
     unit: str = ""
     digits: int = 3
+
+
+def face_lost(metric: str) -> Value:
+    """The column of frames without a face for a metric that counts them as misses."""
+    return Value(f"{metric}_{FACE_LOST}", "face lost", "lower", "%", 1)
 
 
 class Metric(ABC):

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from syncdiff.evaluate.clip_pair import ClipPair, Faces
+from syncdiff.evaluate.clip_pair import ClipPair, Faces, Footage
 from syncdiff.pipeline.records import F32, I32, U8, ClipError
 
 Region: TypeAlias = Literal["frame", "face", "mouth"]
@@ -34,6 +34,29 @@ def crops(pair: ClipPair, region: Region) -> Iterator[tuple[U8, U8]]:
     for (x0, y0, x1, y1), (generated, reference) in zip(boxes, pair.frames(), strict=False):
         if x1 > x0:
             yield generated[y0:y1, x0:x1], reference[y0:y1, x0:x1]
+
+
+def own_crops(pair: ClipPair, region: Region) -> tuple[Iterator[U8], Iterator[U8]]:
+    """Generated and reference pictures of this region, each in its own size and as many as it has.
+
+    The reference's face gives the place on both sides: where it has none, no picture is taken. Raises
+    ClipError("region", "no-face") where that is so in all frames.
+    """
+    made, target = pair.compared
+    if region == "frame":
+        return made.frames(), target.frames()
+    boxes = region_boxes(target.speaker, region)
+    own = whole_boxes(boxes, target.size_px)
+    if not (own[:, 2] > own[:, 0]).any():
+        raise ClipError("region", "no-face", f"the reference's {region} is in no frame")
+    scale = np.divide(made.size_px, target.size_px).astype(np.float32)
+    return _cut(made, whole_boxes(boxes * np.tile(scale, 2), made.size_px)), _cut(target, own)
+
+
+def _cut(clip: Footage, boxes: I32) -> Iterator[U8]:
+    for (x0, y0, x1, y1), frame in zip(boxes, clip.frames(), strict=False):
+        if x1 > x0:
+            yield frame[y0:y1, x0:x1]
 
 
 def region_boxes(faces: Faces, region: Region) -> F32:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from syncdiff.evaluate.pairing.groups import Groups
 from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.media.read import open_video, read_audio
@@ -22,7 +23,7 @@ from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
 
 RENDERING = 1  # raised when the same row would give another file
 _KEY_DIGITS = 12
-_COLUMNS = ("clip_id", "source", "source_sha256", "start_frame", "num_frames")
+_COLUMNS = ("clip_id", "source", "source_sha256", "start_frame", "num_frames", "speaker_id")
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,14 @@ class StoredClip:
 
 @dataclass(frozen=True)
 class StoredReferences:
-    """Clip name -> file. `rows` says how to write those files that are not there yet."""
+    """Clip name -> file. `rows` says how to write those files that are not there yet.
+
+    groups: clip name -> speaker, or -> source video where the data set does not know all speakers.
+    """
 
     videos: dict[str, Path]
     rows: dict[Path, StoredClip]
+    groups: Groups
 
 
 def short_name(clip_id: str) -> str:
@@ -64,7 +69,11 @@ def list_stored(
     names = [short_name(row["clip_id"]) for row in rows]
     if len(set(names)) < len(names):
         names = [row["clip_id"] for row in rows]
-    found = StoredReferences({}, {})
+    unit, column = (
+        ("speaker", "speaker_id") if all(r["speaker_id"] for r in rows) else ("source video", "source")
+    )
+    groups = {name: row[column] for name, row in zip(names, rows, strict=True)}
+    found = StoredReferences({}, {}, Groups(groups, unit))
     for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         whole = raw is not None and not row["start_frame"]
         if raw is not None and whole:

@@ -29,6 +29,7 @@ class EvalInputs:
     unverified_weights: bool
     out_dir: Path
     cache: Path
+    groups: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the figures, as plain JSON values."""
@@ -38,6 +39,7 @@ class EvalInputs:
             **{name: None if path is None else str(path) for name, path in paths.items()},
             "list_sha256": None if self.list_file is None else sha256_file(self.list_file),
             "split": self.split,
+            "groups": self.groups,
             "metrics": None if self.metrics is None else list(self.metrics),
             "unverified_weights": self.unverified_weights,
         }
@@ -53,7 +55,7 @@ def find_references(inputs: EvalInputs) -> tuple[References | None, dict[Path, S
     """The references that were asked for, and how those of a data set are written."""
     if inputs.data is not None:
         stored = list_stored(inputs.data, inputs.cache / "references", split=inputs.split, raw=inputs.raw)
-        return References(stored.videos, str(inputs.data), inputs.raw), stored.rows
+        return References(stored.videos, str(inputs.data), inputs.raw, groups=stored.groups), stored.rows
     if inputs.reference is not None:
         return folder_references(inputs.reference), {}
     return None, {}

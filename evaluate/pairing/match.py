@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from syncdiff.evaluate.pairing.groups import Groups, find_groups
 from syncdiff.evaluate.pairing.methods import (
     FoundMethods,
     MatchError,
@@ -28,12 +29,16 @@ _MOST_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class References:
-    """Reference videos by clip name. folder: where a list's other files (sound) may lie."""
+    """Reference videos by clip name. folder: where a list's other files (sound) may lie.
+
+    groups: speakers by clip name, where they are known.
+    """
 
     videos: Mapping[str, Path]
     origin: str
     folder: Path | None = None
     notes: tuple[str, ...] = ()
+    groups: Groups = field(default_factory=Groups)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
@@ -48,12 +53,13 @@ class References:
 
 @dataclass(frozen=True)
 class Matched:
-    """All cases, by method and clip, and all that found no partner."""
+    """All cases, by method and clip, and all that found no partner. groups: see `pairing.groups`."""
 
     methods: tuple[str, ...]
     cases: tuple[Case, ...]
     unmatched: tuple[Unmatched, ...]
     notes: tuple[str, ...]
+    groups: Groups = field(default_factory=Groups)
 
 
 def folder_references(folder: Path) -> References:
@@ -75,8 +81,9 @@ def match(
     *,
     sub_folders: bool | None = None,
     leave_out: Path | None = None,
+    groups: str | None = None,
 ) -> Matched:
-    """The cases of an evaluation.
+    """The cases of an evaluation. groups: which clips belong together, see `pairing.groups.find_groups`.
 
     Raises MatchError for input that cannot be used as it is, and NothingFoundError where no case is left.
     """
@@ -109,7 +116,14 @@ def match(
     cases = tuple(sorted(search.cases, key=lambda case: (methods.index(case.method), case.clip)))
     unmatched = (*found.problems, *search.unmatched)
     unmatched += tuple(_missing_beside_others(methods, cases, unmatched))
-    return Matched(methods, cases, unmatched, (*found.notes, *notes))
+    grouped = find_groups(
+        cases,
+        groups,
+        references=references.videos if references else {},
+        stored=references.groups if references else Groups(),
+        pairs=lines or (),
+    )
+    return Matched(methods, cases, unmatched, (*found.notes, *notes), grouped)
 
 
 @dataclass

@@ -24,12 +24,16 @@ _FORMS = {"files": "generated, reference[, sound]", "pairs": "<sound clip> <pict
 
 @dataclass(frozen=True)
 class ListLine:
-    """A line of a list. place: "line 3". names: what the result may be called. Names are as written."""
+    """A line of a list. place: "line 3". names: what the result may be called. Names are as written.
+
+    picture: of a pairs list the clip that the picture is taken from, whether or not it is a reference.
+    """
 
     place: str
     names: tuple[str, ...]
     reference: str | None
     sound: str | None
+    picture: str | None = None
 
     @property
     def clip(self) -> str:
@@ -50,7 +54,7 @@ def read_list(path: Path, form: Literal["files", "pairs"]) -> list[ListLine]:
         raise MatchError(f"{path}: {error}") from error
     lines = []
     for index, line in enumerate(text.splitlines()):
-        fields = _fields(line)
+        fields = split_fields(line)
         if not fields or (index == 0 and fields[0].lower() == "generated"):
             continue
         counts = (2,) if form == "pairs" else (1, 2, 3)
@@ -82,12 +86,13 @@ def _line(index: int, fields: list[str], form: str) -> ListLine:
     place = f"line {index + 1}"
     if form == "pairs":
         sound, picture = (clip_name(name) for name in fields)
-        return ListLine(place, (joint_name(picture, sound), str(index)), picture, sound)
+        return ListLine(place, (joint_name(picture, sound), str(index)), picture, sound, picture)
     reference, sound = (*fields[1:], "", "")[:2]
     return ListLine(place, (fields[0],), reference or None, sound or None)
 
 
-def _fields(line: str) -> list[str]:
+def split_fields(line: str) -> list[str]:
+    """The fields of a line, separated by tabs, commas or blanks; none of an empty line or a comment."""
     if not line.strip() or line.lstrip().startswith("#"):
         return []
     if "\t" in line:

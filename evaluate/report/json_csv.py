@@ -36,13 +36,19 @@ def metrics_json(evaluation: Evaluation, results: ReportTables, published: Publi
         "settings": evaluation.settings,
         "versions": evaluation.versions,
         "weights": [asdict(file) for file in evaluation.weights],
-        "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "unit": "clip"},
+        "bootstrap": {"resamples": RESAMPLES, "level": LEVEL, "seed": SEED, "unit": evaluation.unit},
         "methods": evaluation.methods,
         "baseline": results.baseline,
         "metrics": [asdict(metric) for metric in evaluation.metrics],
         "results": [_block(block) for block in results.blocks],
         "differences": [
-            {"method": d.method, "value": d.column.key, "verdict": d.verdict, **_interval(d.interval)}
+            {
+                "method": d.method,
+                "value": d.column.key,
+                "verdict": d.verdict,
+                "p": d.p,
+                **_interval(d.interval),
+            }
             for d in results.differences
         ],
         "published": None if published is None else asdict(published),
@@ -64,7 +70,10 @@ def _block(block: MetricTable) -> dict[str, Any]:
         for method in block.methods:
             cell = block.cells[method, column.key]
             intervals = {"shared": _interval(cell.shared), "own": _interval(cell.own)}
-            values[column.key][method] = intervals | {"coverage": asdict(cell.coverage)}
+            values[column.key][method] = intervals | {
+                "coverage": asdict(cell.coverage),
+                "face_lost_percent": cell.face_lost,
+            }
     return {
         "metrics": [metric.name for metric in block.metrics],
         "compared_methods": block.compared,
@@ -77,8 +86,8 @@ def _block(block: MetricTable) -> dict[str, Any]:
 
 def _interval(interval: Interval | None) -> dict[str, Any]:
     if interval is None:
-        return {"mean": None, "low": None, "high": None, "clips": 0}
-    return {name: _finite(getattr(interval, name)) for name in ("mean", "low", "high", "clips")}
+        return {"mean": None, "low": None, "high": None, "clips": 0, "units": 0}
+    return {name: _finite(getattr(interval, name)) for name in ("mean", "low", "high", "clips", "units")}
 
 
 def _finite(number: float) -> float | None:

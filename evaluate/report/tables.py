@@ -13,18 +13,26 @@ from typing import Literal
 
 import numpy as np
 
-from syncdiff.evaluate.bootstrap import Interval, bootstrap_mean, common_clips, paired_difference
-from syncdiff.evaluate.metrics.base import Value
+from syncdiff.evaluate.bootstrap import (
+    Interval,
+    bootstrap_mean,
+    clusters_of,
+    common_clips,
+    holm,
+    paired_difference,
+)
+from syncdiff.evaluate.metrics.base import FACE_LOST, Value
 from syncdiff.evaluate.records import Coverage, Evaluation, MetricInfo, Scope
 
 ARROWS = {"higher": "↑", "lower": "↓", "zero": "→0", "none": ""}
 MAGNITUDE = "_abs"
-# With fewer, even differences of one sign are no evidence at 5 % (two-sided sign test, 2 * 0.5**n).
-MIN_VERDICT_CLIPS = 6
+SIGNIFICANCE = 0.05
+FEW_UNITS = 10  # the percentile interval is too narrow below about so many (Cameron et al. 2008, section VI)
 VERDICT_RULE = (
-    f"Better or worse only where the 95 % interval leaves out 0, over at least {MIN_VERDICT_CLIPS} clips; "
-    "intervals are not corrected for being many."
+    "Better or worse only where p < 0.05 in a paired sign-flip test, corrected for the number of methods "
+    "(Holm); intervals are not corrected."
 )
+MISSES = "†"
 
 
 @dataclass(frozen=True)
@@ -73,11 +81,20 @@ class ValueColumn:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method in one column. shared: over the clips of all methods; own: over all that it has."""
+    """One method in one column. shared: over the clips of all methods; own: over all that it has.
+
+    face_lost: frames without a face, in percent, that count as misses in these figures.
+    """
 
     shared: Interval | None
     own: Interval | None
     coverage: Coverage
+    face_lost: float = 0.0
+
+    @property
+    def mark(self) -> str:
+        """Stands behind a mean that misses went into."""
+        return MISSES if self.face_lost else ""
 
 
 @dataclass(frozen=True)
@@ -114,12 +131,14 @@ class MetricTable:
 class Difference:
     """Mean of a method minus the baseline's over the clips that both have, clip by clip.
 
-    verdict: "better" or "worse" by VERDICT_RULE where the column has a direction, else "".
+    p: of the paired test, corrected for the number of methods. verdict: "better" or "worse" by VERDICT_RULE
+    where the column has a direction, else "".
     """
 
     method: str
     column: ValueColumn
     interval: Interval
+    p: float
     verdict: Literal["", "better", "worse"]
 
     @property
@@ -179,14 +198,14 @@ def make_results(evaluation: Evaluation, baseline: str | None = None) -> ReportT
     if len(evaluation.methods) < 2:
         return ReportTables(blocks, None, ())
     baseline = baseline or evaluation.methods[0]
-    differences = (
-        _difference(evaluation, column, method, baseline)
+    differences = [
+        difference
         for block in blocks
         for column in block.columns
-        for method in evaluation.methods
-        if column.metric.per_clip and method != baseline
-    )
-    return ReportTables(blocks, baseline, tuple(d for d in differences if d is not None))
+        if column.metric.per_clip
+        for difference in _differences(evaluation, column, baseline)
+    ]
+    return ReportTables(blocks, baseline, tuple(differences))
 
 
 def _columns(metric: MetricInfo) -> Iterator[ValueColumn]:
@@ -230,7 +249,8 @@ def _block(evaluation: Evaluation, columns: tuple[ValueColumn, ...]) -> MetricTa
                 {m: f and replace(f, low=nan, high=nan) for m, f in c.items()} for c in (shared, own)
             )
         for m in methods:
-            cells[m, column.key] = Cell(shared[m], own[m], evaluation.coverage(m, column.measured))
+            lost = _face_lost(evaluation, column, m, clips)
+            cells[m, column.key] = Cell(shared[m], own[m], evaluation.coverage(m, column.measured), lost)
         ranked = sorted(
             ((figure.mean, m) for m, figure in shared.items() if figure is not None),
             key=lambda pair: pair[0],
@@ -242,6 +262,15 @@ def _block(evaluation: Evaluation, columns: tuple[ValueColumn, ...]) -> MetricTa
     return replace(block, notes=tuple(_block_notes(evaluation, block)))
 
 
+def _face_lost(evaluation: Evaluation, column: ValueColumn, method: str, clips: Sequence[str]) -> float:
+    """Mean over clips of the frames in percent that count as misses; 0 for metrics that know of none."""
+    name = next((v.name for v in column.metric.values if v.name.endswith(FACE_LOST)), None)
+    if name is None or name == column.key:
+        return 0.0
+    lost = evaluation.clip_values(method, name)
+    return float(np.mean([lost[clip] for clip in clips if clip in lost] or [0.0]))
+
+
 def _figure(
     evaluation: Evaluation, column: ValueColumn, method: str, scope: Scope, clips: Sequence[str]
 ) -> Interval | None:
@@ -249,15 +278,16 @@ def _figure(
     pooled = evaluation.pooled_for(method, column.metric.name, scope)
     value = None if pooled is None or column.magnitude else pooled.values.get(column.key)
     if not column.metric.per_clip:
-        return None if pooled is None or value is None else Interval(value, nan, nan, len(pooled.clips))
+        return None if pooled is None or value is None else Interval(value, nan, nan, len(pooled.clips), 0)
     if not clips:
         return None
     numbers = column.of(evaluation, method)
-    interval = bootstrap_mean(np.array([numbers[clip] for clip in clips]))
+    values = np.array([numbers[clip] for clip in clips])
+    interval = bootstrap_mean(values, clusters_of(clips, evaluation.groups))
     same_clips = pooled is not None and tuple(pooled.clips) == tuple(clips)
     if value is None or not same_clips or isclose(value, interval.mean, rel_tol=1e-5, abs_tol=1e-9):
         return interval
-    return Interval(value, nan, nan, len(clips))
+    return Interval(value, nan, nan, len(clips), 0)
 
 
 def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
@@ -267,7 +297,8 @@ def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
         if metric.settings:
             yield f"{metric.name}: {_settings_text(metric.settings)}."
     per_clip = block.columns[0].metric.per_clip
-    figure = "Mean [95 % bootstrap interval over clips]" if per_clip else "One value for all clips together"
+    unit = unit_text(evaluation, _shared_clips(evaluation, block.columns[0]))
+    figure = f"Mean [95 % bootstrap interval over {unit}]" if per_clip else "One value for all clips together"
     if not block.compared:
         yield "No clip could be scored."
     elif len(block.methods) < 2:
@@ -281,6 +312,11 @@ def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
     shared = [cell.shared for (method, _), cell in block.cells.items() if method in block.compared]
     if per_clip and block.clips > 1 and any(f is not None and not isfinite(f.low) for f in shared):
         yield "Where no interval stands, the metric's value for a set is not the mean over its clips."
+    for metric in block.metrics:
+        lost = {m: block.cells[m, metric.values[0].name].face_lost for m in block.compared}
+        shares = ", ".join(f"{m} in {share:.1f} %" for m, share in lost.items() if share)
+        if shares:
+            yield f"{MISSES} {metric.name}: the face is lost, {shares} of frames, which count as misses."
     absent = [method for method in block.methods if method not in block.compared]
     if absent and block.compared:
         yield f"Without any score, and left out of the comparison: {', '.join(absent)}."
@@ -291,6 +327,15 @@ def _block_notes(evaluation: Evaluation, block: MetricTable) -> Iterator[str]:
     unverified = dict.fromkeys(weights for name in names for weights in evaluation.unverified(name))
     if unverified:
         yield f"UNVERIFIED WEIGHTS: {', '.join(unverified)}. Their hash is not the published one."
+
+
+def unit_text(evaluation: Evaluation, clips: Sequence[str]) -> str:
+    """What is drawn for an interval, counted: `40 speakers`, or `clips`, with what must be known of it."""
+    clusters = clusters_of(clips, evaluation.groups)
+    if clusters is None:
+        return f"clips, all of one {evaluation.unit}" if evaluation.groups and len(clips) > 1 else "clips"
+    few = ", too few for a sure one" if len(set(clusters)) < FEW_UNITS else ""
+    return f"{len(set(clusters)):,} {evaluation.unit}s{few}"
 
 
 def clips_text(number: int) -> str:
@@ -315,11 +360,17 @@ def _settings_text(settings: Mapping[str, object]) -> str:
     return ", ".join(f"{key.replace('_', ' ')} {plain(value)}" for key, value in settings.items())
 
 
-def _difference(evaluation: Evaluation, column: ValueColumn, method: str, baseline: str) -> Difference | None:
-    interval = paired_difference(column.of(evaluation, method), column.of(evaluation, baseline))
-    if interval is None:
-        return None
-    sure = interval.clips >= MIN_VERDICT_CLIPS and (interval.low > 0 or interval.high < 0)
-    better = (interval.low > 0) == (column.value.better == "higher")
-    verdict: Literal["", "better", "worse"] = "better" if better else "worse"
-    return Difference(method, column, interval, verdict if sure and column.directed else "")
+def _differences(evaluation: Evaluation, column: ValueColumn, baseline: str) -> Iterator[Difference]:
+    """One value of all methods against the baseline: a family of tests."""
+    theirs = column.of(evaluation, baseline)
+    tests = {
+        method: test
+        for method in evaluation.methods
+        if method != baseline
+        and (test := paired_difference(column.of(evaluation, method), theirs, evaluation.groups)) is not None
+    }
+    corrected = holm([p for _, p in tests.values()])
+    for (method, (interval, _)), p in zip(tests.items(), corrected, strict=True):
+        better = (interval.mean > 0) == (column.value.better == "higher")
+        verdict: Literal["", "better", "worse"] = "better" if better else "worse"
+        yield Difference(method, column, interval, p, verdict if p < SIGNIFICANCE and column.directed else "")

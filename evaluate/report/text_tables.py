@@ -41,8 +41,9 @@ def figure_table(block: MetricTable) -> TextTable:
         cells = [TextCell(method)]
         for column in block.columns:
             best = block.best.get(column.key) == method
-            texts = column.texts(block.cells[method, column.key].shared)
-            cells.append(TextCell(*texts, style="best" if best else ""))
+            cell = block.cells[method, column.key]
+            mean, interval = column.texts(cell.shared)
+            cells.append(TextCell(mean + cell.mark, interval, style="best" if best else ""))
         coverage = block.coverage(method)
         lost = TextCell(coverage.dropped, style="lost" if coverage.dropped else "")
         rows.append((*cells, TextCell(coverage.scored), lost))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from syncdiff.evaluate.metrics.base import FACE_LOST
 from syncdiff.evaluate.records import Evaluation, Failure, FormatMismatch, Unmatched
 from syncdiff.evaluate.report.tables import clips_text
 
@@ -103,5 +104,14 @@ def findings(evaluation: Evaluation) -> tuple[str, ...]:
         sentences.append(f"Not computed: {metrics}; see below.")
     if evaluation.unmatched:
         sentences.append(f"{len(evaluation.unmatched):,} unmatched files or list entries; see below.")
+    lost = {
+        (score.method, score.clip)
+        for score in evaluation.scores
+        if any(value for name, value in score.values.items() if name.endswith(FACE_LOST))
+    }
+    if lost:
+        sentences.append(
+            f"Frames without a face where one should be, in {clips_text(len(lost))}: they count as misses."
+        )
     sentences.append(mismatch_sentence(evaluation))
     return (*filter(None, sentences), *evaluation.notes)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -236,6 +237,20 @@ def test_a_face_elsewhere_is_not_the_same():
     with pytest.raises(ClipError) as error:
         TrackedFootage(track(0, 20, x=10)).face_like(reference)
     assert error.value.reason == "other-face"
+
+
+def test_a_face_elsewhere_or_none_is_absent_but_a_missing_model_is_said():
+    reference = TrackedFootage(track(0, 20, x=130))
+    reference.speaker = merge_tracks([track(0, 20, x=130)], 20)
+    made = TrackedFootage(track(0, 20, x=10))
+    reference.num_frames = made.num_frames = 20
+    pair = ClipPair("clip", made, reference, made)
+    assert not pair.generated_faces.present.any()
+    made._tracks = ClipError("track", "no-face", "none")
+    assert not replace(pair).generated_faces.present.any()
+    made._tracks = ClipError("track", "model-missing", "install it")
+    with pytest.raises(ClipError, match="install it"):
+        _ = replace(pair).generated_faces
 
 
 def test_landmarks_of_a_smaller_video_come_in_the_references_pixels():

@@ -1,9 +1,11 @@
 """FID: Fréchet distance of the Inception features of all generated and all reference frames.
 
-Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (2017),
-eq. 6, with the network of pytorch-fid (mseitzer/pytorch-fid), whose command gives the same value for the same
-pictures. Papers seldom say which crop they took; a report names the region, which is cut at its own size and
-scaled to 299x299 by the network, as pytorch-fid does.
+Heusel et al., "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (2017), eq.
+6, with the network of pytorch-fid (mseitzer/pytorch-fid), whose command gives the same value for the same
+pictures. As that program does, it takes every picture of both sides at its own size, and the network scales
+it to 299x299: a generated clip of another size than its reference is not brought to that first. Papers seldom
+say which crop they took; a report names the region, which lies where the reference's face is, in each side's
+own pixels.
 
 It is a value of a set: clips have none. Few frames overestimate it, so only sets of the same size compare.
 """
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
-from syncdiff.evaluate.metrics.regions import Region, crops
+from syncdiff.evaluate.metrics.regions import Region, own_crops
 from syncdiff.pipeline.records import F32, U8, ClipError
 
 F64 = NDArray[np.float64]
@@ -38,6 +40,7 @@ class Fid(Metric):
     values = (Value("fid", "FID", "lower", "", 2),)
     weights = ("inception",)
     per_clip = False
+    version = 2
 
     def __init__(self, network: nn.Module, region: Region) -> None:
         self._network = network
@@ -47,12 +50,10 @@ class Fid(Metric):
         return {"region": self._region, "resize": f"{INPUT_PX}x{INPUT_PX} bilinear, by the network"}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        features = inception_features(
-            self._network, (side for both in crops(pair, self._region) for side in both)
-        )
-        if not len(features):
+        sides = [inception_features(self._network, own) for own in own_crops(pair, self._region)]
+        if not min(map(len, sides)):
             raise ClipError(self.name, "no-frames", "there is no frame to compare")
-        return {"generated": features[0::2], "reference": features[1::2]}
+        return dict(zip(("generated", "reference"), sides, strict=True))
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         return {}

@@ -4,6 +4,11 @@ The embedding is dlib's by default: a ResNet of 29 layers on a 150x150 aligned f
 quality face recognition with deep metric learning", 2017), whose model comes with the package
 face-recognition-models. Papers mostly take an ArcFace network, whose cosines are on another scale: such a
 network can be given as a TorchScript file, and the report then names it.
+
+A sampled frame in which the reference has a face and the generated clip has none is a miss: it scores -1, the
+least that a cosine can be, so that a lost face never scores above one that is there, whatever the network.
+Left out, it would make the method best that lost the hardest frames. `csim_face_lost` is the share of such
+frames.
 """
 
 from __future__ import annotations
@@ -19,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 
 from syncdiff.evaluate.clip_pair import ClipPair
-from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
+from syncdiff.evaluate.metrics.base import Metric, Statistics, Value, face_lost
 from syncdiff.pipeline.faces.align import fit_similarities
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import F32, U8, ClipError
 
+MISS = -1.0
 FRAME_STEP = 5  # five faces a second: identity does not change from frame to frame, and embedding is slow
 DLIB_CHIP_PX = 150
 DLIB_CHIP_PADDING = 0.25
@@ -49,7 +55,8 @@ class FaceEmbedder(Protocol):
 
 class Identity(Metric):
     name = "identity"
-    values = (Value("csim", "CSIM", "higher"),)
+    values = (Value("csim", "CSIM", "higher"), face_lost("csim"))
+    version = 2
 
     def __init__(self, embedder: FaceEmbedder) -> None:
         self._embedder = embedder
@@ -59,22 +66,27 @@ class Identity(Metric):
 
     def measure(self, pair: ClipPair) -> Statistics:
         reference, generated = pair.reference_faces, pair.generated_faces
-        wanted = reference.present & generated.present
+        wanted = reference.present.copy()
         wanted[np.arange(len(wanted)) % FRAME_STEP != 0] = False
+        if not wanted.any():
+            raise ClipError(self.name, "no-face", "the reference's face is in no sampled frame")
         cosines = [
             _cosine(
                 self._embedder.embed(generated_frame, generated.landmarks_px[index]),
                 self._embedder.embed(reference_frame, reference.landmarks_px[index]),
             )
+            if generated.present[index]
+            else MISS
             for index, (generated_frame, reference_frame) in enumerate(pair.frames())
             if wanted[index]
         ]
-        if not cosines:
-            raise ClipError(self.name, "no-face", "in no sampled frame do both clips have a face")
-        return {"per_frame": np.array(cosines)}
+        return {"per_frame": np.array(cosines), "lost": ~generated.present[wanted]}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
-        return {"csim": float(np.mean(statistics["per_frame"]))}
+        return {
+            "csim": float(np.mean(statistics["per_frame"])),
+            "csim_face_lost": float(np.mean(statistics["lost"])) * 100,
+        }
 
 
 class DlibEmbedder:

@@ -11,6 +11,10 @@ between the extrema of its row on both sides; it is noticed with probability 1 -
 noticeable)^3.6), where 5 px are just noticeable up to a contrast of 50 grey levels in its 64x64 block, and
 3 px above. Edges are Sobel's, thinned along the row, above four times the mean energy of the gradient; the
 original takes MATLAB's `edge`, so values are like its, not equal to them.
+
+A frame without a face where the reference has one is a miss and scores 0 in all three, the least they can be,
+so that losing a face never pays; without a reference every frame should have a face. `sharpness_face_lost` is
+the share of such frames.
 """
 
 from __future__ import annotations
@@ -19,11 +23,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from syncdiff.evaluate.clip_pair import ClipPair, resize
-from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
+from syncdiff.evaluate.clip_pair import ClipPair, Faces, faces_or_none, resize
+from syncdiff.evaluate.metrics.base import Metric, Statistics, Value, face_lost
 from syncdiff.evaluate.metrics.regions import MOUTH_SHARE, region_boxes, whole_boxes
 from syncdiff.pipeline.faces.head_pose import sharpness
-from syncdiff.pipeline.records import U8, ClipError
+from syncdiff.pipeline.records import I32, U8, ClipError
 
 FACE_PX = 128
 BLOCK_PX = 64
@@ -39,24 +43,40 @@ class Sharpness(Metric):
         Value("sharpness_face", "sharpness (face)", "higher", "", 1),
         Value("sharpness_mouth", "sharpness (mouth)", "higher", "", 1),
         Value("cpbd", "CPBD", "higher"),
+        face_lost("sharpness"),
     )
     needs_reference = False
+    version = 2
 
     def measure(self, pair: ClipPair) -> Statistics:
-        clip = pair.generated
-        boxes = whole_boxes(region_boxes(clip.speaker, "face"), clip.size_px)
-        rows = [
-            measure_face(resize(frame[y0:y1, x0:x1], (FACE_PX, FACE_PX)))
-            for (x0, y0, x1, y1), frame in zip(boxes, clip.frames(), strict=False)
-            if x1 > x0
-        ]
-        if not rows:
+        clip = pair.generated if pair.reference is None else pair.compared[0]
+        boxes = face_boxes(faces_or_none(lambda: clip.speaker, clip.num_frames), clip.size_px)
+        here = boxes[:, 2] > boxes[:, 0]
+        expected = np.ones(len(boxes), np.bool_)
+        if pair.reference is not None:
+            true = faces_or_none(lambda: pair.reference_faces, pair.num_frames)
+            wanted = face_boxes(true, pair.compared[1].size_px)
+            expected[:] = False  # nor is a face asked for where the reference has ended
+            expected[: len(wanted)] = (wanted[:, 2] > wanted[:, 0])[: len(boxes)]
+        if not expected.any() and not here.any():
             raise ClipError(self.name, "no-face", "the face is in no frame")
-        return {"per_frame": np.array(rows)}
+        rows = [
+            measure_face(resize(frame[y0:y1, x0:x1], (FACE_PX, FACE_PX))) if x1 > x0 else (0.0, 0.0, 0.0)
+            for (x0, y0, x1, y1), frame, wanted in zip(boxes, clip.frames(), expected, strict=False)
+            if wanted or x1 > x0
+        ]
+        return {"per_frame": np.array(rows), "lost": ~here[expected]}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         means = np.nanmean(statistics["per_frame"], axis=0)
-        return {value.name: float(mean) for value, mean in zip(self.values, means, strict=True)}
+        scores = {value.name: float(mean) for value, mean in zip(self.values, means, strict=False)}
+        lost = statistics["lost"]
+        return {**scores, "sharpness_face_lost": float(np.mean(lost)) * 100 if len(lost) else 0.0}
+
+
+def face_boxes(faces: Faces, size_px: tuple[int, int]) -> I32:
+    """Boxes [T,4] in whole pixels, all zero where there is no face."""
+    return whole_boxes(region_boxes(faces, "face"), size_px)
 
 
 def measure_face(face: U8) -> tuple[float, float, float]:

@@ -21,7 +21,7 @@ def test_metrics_json_has_all_settings_weights_and_figures(tmp_path: Path) -> No
     values = {key: one for block in content["results"] for key, one in block["values"].items()}
     assert values["lse_d"]["blurred"]["shared"]["clips"] == 7
     assert values["lse_d"]["blurred"]["coverage"] == {"expected": 9, "scored": 7, "failed": 1, "missing": 1}
-    assert values["fid"]["ours"]["own"] == {"mean": 4.5, "low": None, "high": None, "clips": 8}
+    assert values["fid"]["ours"]["own"] == {"mean": 4.5, "low": None, "high": None, "clips": 8, "units": 0}
     assert content["failures"][0]["reason"] == "no-sound"
     assert content["not_computed"][0]["metric"] == "avs"
     assert len(content["unmatched"]) == 2

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from syncdiff.evaluate.bootstrap import bootstrap_mean
-from syncdiff.evaluate.records import Evaluation, Pooled
+from syncdiff.evaluate.metrics.base import Value, face_lost
+from syncdiff.evaluate.records import Evaluation, MetricInfo, Pooled, Score
 from syncdiff.evaluate.report.tables import make_results
+from syncdiff.evaluate.report.warnings import findings
 
-from .synthetic_evaluation import synthetic
+from .synthetic_evaluation import printed, synthetic
 
 
 def block_of(evaluation: Evaluation, key: str):  # type: ignore[no-untyped-def]
@@ -97,3 +99,57 @@ def test_differences_are_paired_and_judged_by_direction() -> None:
 
 def test_few_clips_bear_no_verdict() -> None:
     assert {one.verdict for one in make_results(synthetic(clips=5)).differences} == {""}
+
+
+def with_faces_lost() -> Evaluation:
+    """PSNR's place taken by CSIM, in which the first method loses the face of one clip."""
+    values = (Value("csim", "CSIM", "higher"), face_lost("csim"))
+    csim = MetricInfo("identity", 1, values, True, True, False, (), {})
+    evaluation = synthetic()
+    scores = [
+        Score(m, f"spk/{k:03d}", "identity", {"csim": 0.9, "csim_face_lost": 80.0 * (m == "ours" and k == 3)})
+        for m in evaluation.methods
+        for k in range(8)
+    ]
+    return replace(evaluation, metrics=(csim,), scores=tuple(scores), pooled=())
+
+
+def test_means_with_misses_are_marked_and_said() -> None:
+    evaluation = with_faces_lost()
+    (block,) = make_results(evaluation).blocks
+    assert [block.cells[m, "csim"].face_lost for m in evaluation.methods] == [10.0, 0.0]
+    assert [block.cells[m, "csim"].mark for m in evaluation.methods] == ["†", ""]
+    assert any("the face is lost, ours in 10.0 % of frames" in note for note in block.notes)
+    assert "0.900†" in printed(evaluation)
+    assert any("in 1 clip: they count as misses" in sentence for sentence in findings(evaluation))
+
+
+def test_intervals_name_what_they_are_drawn_over() -> None:
+    evaluation = replace(
+        synthetic(clips=24), groups={f"spk/{k:03d}": f"s{k // 2:02d}" for k in range(24)}, unit="speaker"
+    )
+    results = make_results(evaluation)
+    figure = results.blocks[1].cells["ours", "psnr"].shared
+    assert figure is not None and (figure.clips, figure.units) == (24, 12)
+    assert any("interval over 12 speakers]" in note for note in results.blocks[1].notes)
+    one = make_results(replace(evaluation, groups=dict.fromkeys(evaluation.groups, "s")))
+    assert any("over clips, all of one speaker]" in note for note in one.blocks[1].notes)
+
+
+def test_verdicts_are_corrected_for_the_number_of_methods() -> None:
+    """7 clips that all differ one way: p = 2/128, and not below 0.05 any more after a fourth rival."""
+
+    def worse(rivals: int) -> set[str]:
+        methods = ("ours", *(f"m{k}" for k in range(rivals)))
+        rng = np.random.default_rng(0)
+        scores = [
+            Score(m, f"c{k}", "psnr", {"psnr": 30.0 - (m != "ours") * (1 + rng.random())})
+            for m in methods
+            for k in range(7)
+        ]
+        info = MetricInfo("psnr", 1, (Value("psnr", "PSNR", "higher", "dB", 2),), True, True, False, (), {})
+        evaluation = replace(synthetic(), methods=methods, metrics=(info,), scores=tuple(scores), pooled=())
+        return {one.verdict for one in make_results(evaluation).differences}
+
+    assert worse(3) == {"worse"}
+    assert worse(4) == {""}

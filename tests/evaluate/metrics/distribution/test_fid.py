@@ -25,9 +25,10 @@ from syncdiff.evaluate.metrics.distribution.fid import (
     frechet_distance,
     inception_features,
 )
+from syncdiff.evaluate.metrics.regions import own_crops
 from syncdiff.pipeline.records import ClipError
 
-from ...conftest import StillPair
+from ...conftest import MovingFootage, StillPair, pair_of
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +122,31 @@ def test_pool_joins_clips(network: nn.Module):
     assert metric.score(clips[0]) == {}
 
 
+def footage(frames: list[np.ndarray]) -> MovingFootage:
+    clip = MovingFootage(np.full(len(frames), 0.1), frames=frames)
+    clip.size_px = frames[0].shape[1::-1]
+    return clip
+
+
+def test_pictures_of_another_size_are_taken_as_they_are(network, original, tmp_path: Path):
+    """They were scaled to the reference's size first: 0.98 where pytorch-fid's command says 0.26."""
+    sides = {"generated": pictures(4, (60, 50), 0), "reference": pictures(4, (120, 100), 1)}
+    statistics = Fid(network, "frame").measure(pair_of(*map(footage, sides.values())))
+    for side, frames in sides.items():
+        files = sorted(save(tmp_path / side, frames).iterdir())
+        theirs = fid_score.get_activations(files, original, batch_size=4, dims=FEATURES, num_workers=0)
+        np.testing.assert_allclose(statistics[side], theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_the_face_is_cut_from_each_side_in_its_own_pixels():
+    true = footage(pictures(3, (160, 200), 0))
+    small = footage([cv2.resize(frame, (100, 80)) for frame in pictures(2, (160, 200), 1)])
+    made, reference = (list(side) for side in own_crops(pair_of(small, true), "face"))
+    assert [len(made), len(reference)] == [2, 3]
+    height, width = reference[0].shape[:2]
+    assert np.abs(np.array(made[0].shape[:2]) - (height / 2, width / 2)).max() <= 1
+
+
 def test_one_frame_has_no_covariance():
     with pytest.raises(ClipError) as error:
         frechet_distance(Moments.of(np.zeros((1, 3))), Moments.of(np.zeros((9, 3))))
@@ -132,12 +158,14 @@ def test_equals_the_command(inception_weights: dict[str, torch.Tensor], network:
     hub = tmp_path / "hub" / "checkpoints"
     hub.mkdir(parents=True)
     torch.save(inception_weights, hub / inception.FID_WEIGHTS_URL.rsplit("/", 1)[1])
-    sets = [pictures(30, (90, 70), 0), [cv2.GaussianBlur(p, (0, 0), 3) for p in pictures(30, (90, 70), 1)]]
+    blurred = [cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures(30, (120, 96), 1)]
+    sets = [pictures(30, (90, 70), 0), blurred]
     folders = [save(tmp_path / name, frames) for name, frames in zip("ab", sets, strict=True)]
     command = [sys.executable, "-m", "pytorch_fid", *folders, "--device", "cpu", "--num-workers", "0"]
     shown = subprocess.run(
         command, check=True, capture_output=True, text=True, env={**os.environ, "TORCH_HOME": str(tmp_path)}
     ).stdout
     theirs = float(re.search(r"FID:\s+(\S+)", shown)[1])
-    a, b = (Moments.of(inception_features(network, frames)) for frames in sets)
-    assert frechet_distance(a, b) == pytest.approx(theirs, rel=1e-3)
+    metric = Fid(network, "frame")
+    ours = metric.pool([metric.measure(pair_of(*map(footage, sets)))])["fid"]
+    assert ours == pytest.approx(theirs, rel=1e-3)

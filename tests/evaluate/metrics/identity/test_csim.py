@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from syncdiff.evaluate.clip_pair import Footage
+from syncdiff.evaluate.clip_pair import Faces, Footage
 from syncdiff.evaluate.metrics.identity.csim import (
     ARCFACE_POINTS_PX,
     DlibEmbedder,
@@ -18,7 +18,7 @@ from syncdiff.evaluate.metrics.identity.csim import (
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.records import ClipError
 
-from ...conftest import MovingFootage, StillPair, pair_of, values_of
+from ...conftest import MovingFootage, StillFootage, StillPair, pair_of, values_of
 
 
 def test_embedding_is_dlibs_own(realdata: Path):
@@ -59,6 +59,21 @@ def test_another_network_gets_arcface_input(tmp_path: Path):
     metric = Identity(embedder)
     assert values_of(metric, pair_of(true, true))["csim"] == pytest.approx(1)
     assert metric.settings()["network"].startswith("network.pt sha256:")
+
+
+def test_a_lost_face_scores_the_least_there_is(tmp_path: Path):
+    path = tmp_path / "network.pt"
+    torch.jit.script(Mean()).save(path)
+    picture = np.full((160, 200, 3), (0, 127, 255), np.uint8)
+    true = MovingFootage(np.full(20, 0.1), frames=[picture] * 20)
+    partly = Faces(np.arange(20) < 10, true.faces.landmarks_px)
+    made = MovingFootage(np.full(20, 0.1), frames=[picture] * 20, faces=partly)
+    metric = Identity(TorchScriptEmbedder(path, "cpu"))
+    assert values_of(metric, pair_of(made, true)) == pytest.approx(
+        {"csim": 0, "csim_face_lost": 50}, abs=1e-6
+    )
+    black = StillFootage(picture, 20, face=False)
+    assert values_of(metric, pair_of(black, true)) == {"csim": -1, "csim_face_lost": 100}
 
 
 def test_arcface_alignment_puts_the_points_in_place():

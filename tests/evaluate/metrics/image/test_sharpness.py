@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import skimage.data
 
+from syncdiff.evaluate.clip_pair import Faces
 from syncdiff.evaluate.metrics.image.sharpness import Sharpness, cpbd, edge_widths, measure_face
 from syncdiff.pipeline.records import ClipError
 
-from ...conftest import StillPair
+from ...conftest import MovingFootage, StillFootage, StillPair, pair_of, values_of
 
 
 def ramps(width: int) -> np.ndarray:
@@ -45,3 +46,26 @@ def test_sharpness_needs_a_face():
     picture = np.zeros((90, 90, 3), np.uint8)
     with pytest.raises(ClipError):
         Sharpness().measure(StillPair(picture, picture, face=False).pair)
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+def test_a_lost_face_is_not_sharp(with_reference: bool):
+    rng = np.random.default_rng(0)
+    frames = [rng.integers(0, 256, (160, 200, 3), dtype=np.uint8)] * 10
+    true = MovingFootage(np.full(10, 0.2), frames=frames)
+    partly = Faces(np.arange(10) < 2, true.faces.landmarks_px)
+    made = MovingFootage(np.full(10, 0.2), frames=frames, faces=partly)
+    reference = true if with_reference else None
+    whole, part = (values_of(Sharpness(), pair_of(clip, reference)) for clip in (true, made))
+    assert whole.pop("sharpness_face_lost") == 0
+    assert part.pop("sharpness_face_lost") == 80
+    assert part == pytest.approx({name: value / 5 for name, value in whole.items()})
+    black = values_of(Sharpness(), pair_of(StillFootage(frames[0], 10, face=False), reference))
+    assert black == {**dict.fromkeys(whole, 0), "sharpness_face_lost": 100}
+
+
+def test_a_face_is_not_asked_for_where_the_reference_has_none():
+    frames = [np.full((160, 200, 3), 128, np.uint8)] * 10
+    half = Faces(np.arange(10) < 5, MovingFootage(np.full(10, 0.2)).faces.landmarks_px)
+    clip = MovingFootage(np.full(10, 0.2), frames=frames, faces=half)
+    assert values_of(Sharpness(), pair_of(clip, clip))["sharpness_face_lost"] == 0
