@@ -125,6 +125,9 @@ def evaluate(
     lse: Annotated[
         Literal["wav2lip-lrs", "syncnet-tracks"] | None, typer.Option(help="How LSE is computed.")
     ] = None,
+    arcface: Annotated[
+        Path | None, typer.Option(help="ArcFace network (.onnx) for identity, in place of dlib's.")
+    ] = None,
     one_method: Annotated[
         bool | None,
         typer.Option("--one-method/--sub-folders", help="What sub-folders of a single RESULTS are."),
@@ -157,7 +160,10 @@ def evaluate(
         bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")
     ] = False,
 ) -> None:
-    settings = load_protocol(protocol, **({"lse": lse} if lse else {}))
+    if arcface is not None and (arcface.suffix != ".onnx" or not arcface.is_file()):
+        raise ConfigError(f"--arcface: {arcface} is not an .onnx file that is here")
+    chosen_here = {"lse": lse, "identity": arcface and str(arcface.absolute())}
+    settings = load_protocol(protocol, **{key: value for key, value in chosen_here.items() if value})
     published = _published(compare_published, settings)
     results = [path.absolute() for path in results]
     target = (out_dir or default_folder(results, settings)).absolute()
@@ -170,7 +176,7 @@ def evaluate(
         list_file=_absolute(list_file),
         groups=groups,
         sub_folders=None if one_method is None else not one_method,
-        metrics=_wanted(settings, metrics, also),
+        metrics=wanted_metrics(settings, metrics, also),
         unverified_weights=unverified_weights,
         out_dir=target,
         cache=_absolute(cache) or target.parent / "cache",
@@ -205,7 +211,7 @@ def _list_metrics() -> None:
     raise typer.Exit
 
 
-def _wanted(protocol: Protocol, metrics: str | None, also: str | None) -> tuple[str, ...] | None:
+def wanted_metrics(protocol: Protocol, metrics: str | None, also: str | None) -> tuple[str, ...] | None:
     """Names of --metrics, or of the protocol, and of --also; None where neither is given."""
     if metrics is None and also is None:
         return None

@@ -56,9 +56,9 @@ class Protocol:
     never two ways in one report. lse_fps: rate to which clips are brought before it; `auto` takes their own.
     lse_min_track_frames: shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at.
     lpips_size_px: side to which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face
-    to which landmark distances are scaled. identity: "dlib", or the path of another face network (see
-    `syncdiff.evaluate.metrics.identity.csim`). avhubert: the weights of AVS. aggregation: how a method's
-    value is made from its clips, where its metric does not say otherwise.
+    to which landmark distances are scaled. identity: "dlib", or the path of another face network, ONNX or
+    TorchScript (see `syncdiff.evaluate.metrics.identity`). avhubert: the weights of AVS. aggregation: how a
+    method's value is made from its clips, where its metric does not say otherwise.
     """
 
     name: str = ""

@@ -11,8 +11,13 @@ from torch import Tensor
 
 from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.distribution.fid import Fid, build_inception
+from syncdiff.evaluate.metrics.distribution.fvd import Fvd
+from syncdiff.evaluate.metrics.distribution.i3d import build_i3d
+from syncdiff.evaluate.metrics.identity.arcface import OnnxEmbedder
 from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, Identity, TorchScriptEmbedder
+from syncdiff.evaluate.metrics.image.cpbd import Cpbd
 from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips
+from syncdiff.evaluate.metrics.image.niqe import Niqe
 from syncdiff.evaluate.metrics.image.psnr_ssim import (
     Psnr,
     PsnrFace,
@@ -22,6 +27,8 @@ from syncdiff.evaluate.metrics.image.psnr_ssim import (
     SsimMouth,
     TalkLip,
 )
+from syncdiff.evaluate.metrics.image.pyiqa import NETWORKS as PYIQA_NETWORKS
+from syncdiff.evaluate.metrics.image.pyiqa import load_network, metric_class
 from syncdiff.evaluate.metrics.image.sharpness import Sharpness
 from syncdiff.evaluate.metrics.image.temporal_stability import Stability
 from syncdiff.evaluate.metrics.lips.lip_loudness import LipLoudness
@@ -98,6 +105,8 @@ def make_silent_lips(tools: Tools, protocol: Protocol) -> Metric:
 def make_identity(tools: Tools, protocol: Protocol) -> Metric:
     if protocol.identity == "dlib":
         return Identity(DlibEmbedder())
+    if protocol.identity.endswith(".onnx"):
+        return Identity(OnnxEmbedder(Path(protocol.identity)))
     return Identity(TorchScriptEmbedder(Path(protocol.identity), tools.device))
 
 
@@ -118,6 +127,17 @@ def make_avs(kind: type[AvsPaired] | type[AvsUnpaired]) -> Callable[[Tools, Prot
     return lambda tools, protocol: kind(AvHubert(tools.weights[protocol.avhubert].path, tools.device))
 
 
+def pyiqa_entry(name: str) -> Entry:
+    kind = metric_class(name)
+    (weights,) = kind.weights
+    return Entry(
+        kind,
+        lambda tools, protocol: kind(
+            load_network(name, tools.weights[weights].path, tools.device), tools.device
+        ),
+    )
+
+
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync, lip_sync_weights),
     "silent_lse": Entry(SilentLse, make_silent_lse(SilentLse)),
@@ -132,11 +152,15 @@ METRICS: Mapping[str, Entry] = {
     "talklip": Entry(TalkLip, lambda tools, protocol: TalkLip()),
     "lpips": Entry(Lpips, make_lpips),
     "fid": Entry(Fid, make_fid),
+    "fvd": Entry(Fvd, lambda tools, protocol: Fvd(build_i3d(tools.tensors("i3d")).to(tools.device))),
     "lmd": Entry(LandmarkDistance, lambda tools, protocol: LandmarkDistance(protocol.lmd_face_px)),
     "silent_lips": Entry(SilentLips, make_silent_lips),
     "lip_loudness": Entry(LipLoudness, lambda tools, protocol: LipLoudness(VoiceActivity())),
     "identity": Entry(Identity, make_identity),
     "sharpness": Entry(Sharpness, lambda tools, protocol: Sharpness()),
+    "cpbd_original": Entry(Cpbd, lambda tools, protocol: Cpbd()),
+    "niqe": Entry(Niqe, lambda tools, protocol: Niqe.from_file(tools.weights["niqe"].path)),
+    **{f"pyiqa:{name}": pyiqa_entry(name) for name in PYIQA_NETWORKS},
     "stability": Entry(Stability, lambda tools, protocol: Stability()),
     "avs_u": Entry(AvsUnpaired, make_avs(AvsUnpaired), avhubert_weights),
     "avs": Entry(AvsPaired, make_avs(AvsPaired), avhubert_weights),

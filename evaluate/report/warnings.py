@@ -8,6 +8,9 @@ from syncdiff.evaluate.metrics.base import FACE_LOST
 from syncdiff.evaluate.records import Evaluation, Failure, FormatMismatch, Unmatched
 from syncdiff.evaluate.report.tables import clips_text
 
+# I3D gives 400 values a video. Papers take 2,048 videos: the bias of few is large (Skorokhodov et al. 2022).
+FEW_FVD_VIDEOS = 256
+
 
 @dataclass(frozen=True)
 class FailureGroup:
@@ -85,6 +88,21 @@ def unmatched_text(file: Unmatched) -> str:
     return f"{file.side}: {method}{file.name}: {file.reason}"
 
 
+def few_videos_sentences(evaluation: Evaluation) -> list[str]:
+    """Methods whose FVD is of so few videos that it is far too large."""
+    counts = {
+        one.method: int(one.values["fvd_videos"])
+        for one in evaluation.pooled
+        if one.values.get("fvd_videos", FEW_FVD_VIDEOS) < FEW_FVD_VIDEOS
+    }
+    if not counts:
+        return []
+    listed = ", ".join(f"{method} {count:,}" for method, count in counts.items())
+    return [
+        f"FVD of fewer than {FEW_FVD_VIDEOS} videos ({listed}) is far too large; it compares with nothing."
+    ]
+
+
 def findings(evaluation: Evaluation) -> tuple[str, ...]:
     """What a reader must know before the figures, the worst first."""
     sentences = []
@@ -113,5 +131,6 @@ def findings(evaluation: Evaluation) -> tuple[str, ...]:
         sentences.append(
             f"Frames without a face where one should be, in {clips_text(len(lost))}: they count as misses."
         )
+    sentences += few_videos_sentences(evaluation)
     sentences.append(mismatch_sentence(evaluation))
     return (*filter(None, sentences), *evaluation.notes)

@@ -10,6 +10,9 @@ from types import ModuleType
 
 import pytest
 
+from syncdiff.evaluate.cli import wanted_metrics
+from syncdiff.evaluate.protocol import Protocol
+
 
 def run_eval(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """The command, in this folder."""
@@ -110,3 +113,16 @@ def test_help_shows_examples() -> None:
     done = run_eval(Path.cwd(), "--help")
     assert done.returncode == 0
     assert "syncdiff-eval results/ --reference" in " ".join(done.stdout.split())
+
+
+def test_metrics_on_request_come_besides_the_protocols_own() -> None:
+    protocol = Protocol(metrics=("psnr", "lse"), on_request=("niqe",))
+    assert wanted_metrics(protocol, None, None) is None
+    assert wanted_metrics(protocol, None, "niqe, ") == ("psnr", "lse", "niqe")
+    assert wanted_metrics(protocol, "psnr", "niqe") == ("psnr", "niqe")
+
+
+def test_a_face_network_that_is_not_there_is_wrong_usage(place: Path) -> None:
+    done = run_eval(place, "res", "--arcface", "none.onnx")
+    assert done.returncode == 2
+    assert "none.onnx is not an .onnx file that is here" in done.stderr
