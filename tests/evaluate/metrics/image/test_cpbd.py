@@ -44,10 +44,12 @@ def test_blur_lowers_it() -> None:
 
 
 def test_the_width_of_an_edge_is_its_ramps() -> None:
-    ramp = np.clip(np.arange(64) - 30, 0, 6) * 30.0  # rises from column 30 to column 36
+    steps = np.zeros(64)
+    steps[31:37] = 10, 25, 50, 40, 20, 10  # rises from column 30 to column 36, steepest in between
+    ramp = np.cumsum(steps)
     picture = np.tile(ramp, (64, 1)) + np.arange(64)[:, None] * 1e-3  # not all of one direction
     widths = edge_widths(picture)
-    assert set(widths[widths > 0].tolist()) <= {5, 6, 7}
+    assert set(widths[widths > 0].tolist()) and set(widths[widths > 0].tolist()) <= {5, 6, 7}
     assert set(edge_widths(picture[:, ::-1]).ravel().tolist()) == set(widths.ravel().tolist())
 
 
