@@ -65,4 +65,4 @@ def test_the_square_holds_all_boxes_and_stays_in_the_picture() -> None:
     boxes = np.array([[10, 20, 50, 60], [20, 10, 60, 50], [np.nan] * 4])
     assert square_around(boxes, (200, 160)).tolist() == [10, 10, 60, 60]
     assert square_around(np.array([[-20.0, 100, 60, 180]]), (200, 160)).tolist() == [0, 80, 80, 160]
-    assert square_around(np.array([[-50.0, -50, 300, 300]]), (200, 160)).tolist() == [20, 0, 180, 160]
+    assert square_around(np.array([[-50.0, -50, 300, 300]]), (200, 160)).tolist() == [40, 0, 200, 160]
