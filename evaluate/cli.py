@@ -113,6 +113,10 @@ def evaluate(
     also: Annotated[
         str | None, typer.Option(help="These besides the protocol's own: those it computes on request.")
     ] = None,
+    metric_file: Annotated[
+        list[Path] | None,
+        typer.Option(help="A Python file of metrics of your own, computed too. It is run. Repeatable."),
+    ] = None,
     list_metrics: Annotated[
         bool,
         typer.Option(
@@ -175,6 +179,7 @@ def evaluate(
         split=split,
         list_file=_absolute(list_file),
         groups=groups,
+        metric_files=tuple(path.absolute() for path in metric_file or ()),
         sub_folders=None if one_method is None else not one_method,
         metrics=wanted_metrics(settings, metrics, also),
         unverified_weights=unverified_weights,
@@ -237,15 +242,20 @@ def _match(inputs: EvalInputs, protocol: Protocol) -> tuple[Matched, dict[Path, 
 
 def _choose(inputs: EvalInputs, protocol: Protocol, matched: Matched, rank_by: str | None) -> MetricChoice:
     # Metrics bring PyTorch and more with them; help and wrong usage should not wait for it.
-    from syncdiff.evaluate.metrics.registry import METRICS, choose_metrics
+    from syncdiff.evaluate.metrics.plugins import all_entries, file_entries
+    from syncdiff.evaluate.metrics.registry import choose_metrics
 
+    own = [name for file in inputs.metric_files for name in file_entries(file)]
+    wanted = protocol.metrics if inputs.metrics is None else inputs.metrics
+    entries = all_entries(wanted, inputs.metric_files)
     chosen = choose_metrics(
         protocol,
-        inputs.metrics,
+        (*wanted, *own),
         has_references=any(case.reference for case in matched.cases),
         allow_unverified=inputs.unverified_weights,
+        entries=entries,
     )
-    per_clip = [METRICS[name].metric for name in chosen.metrics if METRICS[name].metric.per_clip]
+    per_clip = [entries[name].metric for name in chosen.metrics if entries[name].metric.per_clip]
     values = [value.name for metric in per_clip for value in metric.values if value.better != "none"]
     if rank_by is not None and rank_by not in values:
         raise MatchError(f"--rank-by: no value {rank_by!r} that ranks clips; there are {', '.join(values)}")
@@ -293,7 +303,7 @@ def _score(
     from syncdiff.evaluate.run_ray import run_evaluation  # imports Ray: after `connect`
     from syncdiff.evaluate.score_clip import Work
 
-    work = Work(protocol, chosen.weights, inputs.cache)
+    work = Work(protocol, chosen.weights, inputs.cache, chosen.metrics, inputs.metric_files)
     with show.Meter(out, len(matched.cases)) as meter:
         return run_evaluation(
             work,

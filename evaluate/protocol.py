@@ -22,6 +22,7 @@ from syncdiff.pipeline.config import (
     read_layers,
     to_mapping,
 )
+from syncdiff.pipeline.faces.tracker import TrackerName
 from syncdiff.pipeline.records import FPS
 
 PREFIX = "eval-"
@@ -68,7 +69,7 @@ class Protocol:
     sound: Literal["generated", "reference", "silence"] = "generated"
     fps: Annotated[int, AfterValidator(_at_our_rate)] = FPS
     pixels: Literal["stored", "square"] = "stored"
-    tracker: Literal["dlib", "face-alignment"] = "dlib"
+    tracker: TrackerName = "dlib"
     metrics: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     on_request: Annotated[tuple[str, ...], AfterValidator(_each_once)] = ()
     lse: Literal["wav2lip-lrs", "syncnet-tracks"] = "wav2lip-lrs"

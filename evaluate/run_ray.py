@@ -156,16 +156,29 @@ def run_evaluation(
         paths = dict.fromkeys(path for path in (case.reference, case.sound) if path is not None)
         files = tuple((path, rows[path]) for path in paths if path in rows)
         tasks.append(Task(case, chosen.metrics, files))
+    entries = work.entries()
     with scoring_pool(work) as pool:
         results = score_cases(pool, tasks, on_progress)
         index = index_outcomes(results)
         jobs = pool_jobs(index, chosen, matched.methods)
         pooled = [
-            one for job in jobs if is_mean(job.metric) for one in pooled_records(job, pooled_mean(job, index))
+            one
+            for job in jobs
+            if is_mean(job.metric, entries)
+            for one in pooled_records(job, pooled_mean(job, index))
         ]
-        pooled += pool_sets(pool, [job for job in jobs if not is_mean(job.metric)])
+        pooled += pool_sets(pool, [job for job in jobs if not is_mean(job.metric, entries)])
         versions = worker_versions(pool)
-    return assemble(work.protocol, matched, chosen, results, pooled, versions=versions, settings=settings)
+    return assemble(
+        work.protocol,
+        matched,
+        chosen,
+        results,
+        pooled,
+        versions=versions,
+        settings=settings,
+        entries=entries,
+    )
 
 
 def worker_versions(pool: WorkerPool) -> dict[str, str]:

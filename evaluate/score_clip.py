@@ -19,12 +19,14 @@ import torch
 from syncdiff.evaluate.cache import Cache, Inputs, Key, is_lasting, load_entry, read_inputs
 from syncdiff.evaluate.clip_pair import ClipPair, Footage, of_one_length
 from syncdiff.evaluate.metrics.base import Metric, Statistics
-from syncdiff.evaluate.metrics.registry import METRICS, Entry, Tools
+from syncdiff.evaluate.metrics.plugins import all_entries
+from syncdiff.evaluate.metrics.registry import Entry, Tools
 from syncdiff.evaluate.pairing.dataset_references import StoredClip, write_stored
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import Case, Failure, FormatMismatch
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.plugins import TRACKERS, PluginError, plugin_origin
 from syncdiff.pipeline.records import FPS, ClipError
 from syncdiff.pipeline.store.manifest import package_version, versions
 from syncdiff.pipeline.weights.published import WeightFile, WeightsError
@@ -54,11 +56,20 @@ class StorageError(Exception):
 
 @dataclass(frozen=True)
 class Work:
-    """What a worker needs to know besides its clip."""
+    """What a worker needs to know besides its clip.
+
+    metrics, metric_files: see `syncdiff.evaluate.metrics.plugins.all_entries`.
+    """
 
     protocol: Protocol
     weights: tuple[WeightFile, ...]
     cache: Path
+    metrics: tuple[str, ...] = ()
+    metric_files: tuple[Path, ...] = ()
+
+    def entries(self) -> Mapping[str, Entry]:
+        """All metrics by name, those of the user's files and packages too."""
+        return all_entries(self.metrics, self.metric_files)
 
 
 @dataclass(frozen=True)
@@ -101,9 +112,9 @@ def computing_versions(device: str) -> dict[str, str]:
 class Scorer:
     """Scores cases. Holds the networks of a process, each loaded when it is first needed."""
 
-    def __init__(self, work: Work, entries: Mapping[str, Entry] = METRICS) -> None:
+    def __init__(self, work: Work, entries: Mapping[str, Entry] | None = None) -> None:
         self._work = work
-        self._entries = entries
+        self._entries = work.entries() if entries is None else entries
         self._cache = Cache(work.cache)
         self._metrics: dict[str, Metric | LoadError] = {}
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -169,7 +180,7 @@ class Scorer:
         """The face tracker. Raises ClipError("track", "no-weights")."""
         try:
             return make_backend(self._work.protocol.tracker)
-        except WeightsError as error:
+        except (WeightsError, PluginError) as error:
             raise ClipError("track", "no-weights", str(error), transient=True) from error
 
     def _pair(self, case: Case) -> ClipPair:
@@ -202,7 +213,9 @@ class Scorer:
         try:
             metric = self._metric(name)
             weights = self._entries[name].weights(self._work.protocol)
-            key = self._key(name, inputs, metric.version, metric.settings(), weights)
+            settings, origin = metric.settings(), self._entries[name].origin
+            settings |= {"from": origin} if origin else {}
+            key = self._key(name, inputs, metric.version, settings, weights)
             statistics, new = self._kept_or_new(key, inputs, lambda: metric.measure(pair))
             values = metric.score(statistics) if metric.per_clip else {}
         except StorageError:
@@ -217,7 +230,7 @@ class Scorer:
             for key, value in values.items()
             if key not in finite
         )
-        return Outcome(name, metric.settings(), finite, failures, self._cache.path(key), new)
+        return Outcome(name, settings, finite, failures, self._cache.path(key), new)
 
     def _key(
         self, name: str, inputs: Inputs, version: int, settings: Mapping[str, Any], weights: Sequence[str]
@@ -227,7 +240,7 @@ class Scorer:
             "version": version,
             "settings": settings,
             "weights": {f.entry.name: f.sha256 for f in self._work.weights if f.entry.name in weights},
-            "tracker": self._work.protocol.tracker,
+            "tracker": [self._work.protocol.tracker, plugin_origin(TRACKERS, self._work.protocol.tracker)],
             "pixels": self._work.protocol.pixels,
             "versions": self._versions,
             "inputs": dict(inputs.digests),

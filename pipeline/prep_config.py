@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
@@ -23,7 +23,7 @@ from syncdiff.pipeline.config import (
 from syncdiff.pipeline.faces.align import AlignConfig
 from syncdiff.pipeline.faces.mask import MaskConfig
 from syncdiff.pipeline.faces.reference_frames import PoseConfig
-from syncdiff.pipeline.faces.tracker import TrackConfig
+from syncdiff.pipeline.faces.tracker import TrackConfig, TrackerName
 
 FEATURES = ("logfbank", "mel")
 
@@ -48,7 +48,7 @@ class PrepConfig:
 
     face_size_px: Annotated[int, Field(ge=32, le=1024)] = 256
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 92
-    tracker: Literal["dlib", "face-alignment"] = "dlib"
+    tracker: TrackerName = "dlib"
     all_faces: bool = False
     max_clip_s: Annotated[float, Field(ge=1, le=600)] = 20.0
     features: Annotated[tuple[str, ...], AfterValidator(_known_features)] = FEATURES

@@ -69,12 +69,13 @@ class Entry:
     """A metric's class, whose facts are read without loading anything, and how to make one.
 
     make is called once per process and may load networks. weights: names of the files needed under a
-    protocol, where they are not the class's own.
+    protocol, where they are not the class's own. origin: of a metric that is not ours, where it is from.
     """
 
     metric: type[Metric]
     make: Callable[[Tools, Protocol], Metric]
     weights_for: Callable[[Protocol], tuple[str, ...]] | None = None
+    origin: str = ""
 
     def weights(self, protocol: Protocol) -> tuple[str, ...]:
         return self.metric.weights if self.weights_for is None else self.weights_for(protocol)
@@ -212,7 +213,8 @@ def choose_metrics(
 
 
 def _why_not(name: str, entry: Entry, protocol: Protocol, has_references: bool) -> tuple[str, str] | None:
-    if name not in (*protocol.metrics, *protocol.on_request):
+    suits = entry.origin and not (entry.metric.needs_reference and protocol.reference == "picture")
+    if name not in (*protocol.metrics, *protocol.on_request) and not suits:
         return "not-in-protocol", f"protocol {protocol.name} ({protocol.about}) does not have it"
     if entry.metric.needs_reference and not has_references:
         return "no-reference", "it compares with references; give --reference DIR, --data STORE or a --list"

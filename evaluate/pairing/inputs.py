@@ -30,6 +30,7 @@ class EvalInputs:
     out_dir: Path
     cache: Path
     groups: str | None = None
+    metric_files: tuple[Path, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """What decides the figures, as plain JSON values."""
@@ -41,6 +42,7 @@ class EvalInputs:
             "split": self.split,
             "groups": self.groups,
             "metrics": None if self.metrics is None else list(self.metrics),
+            "metric_files": [f"{file} sha256:{sha256_file(file)}" for file in self.metric_files],
             "unverified_weights": self.unverified_weights,
         }
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from syncdiff.pipeline import console as show
+from syncdiff.pipeline.plugins import EXTRACTORS, load_plugin
 from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import CheckpointError
 from syncdiff.pipeline.store.manifest import read_state, write_manifest, write_state
@@ -116,6 +117,26 @@ def kmeans(
     )
 
 
+@features_app.command("package")
+def package(
+    name: Annotated[str, typer.Argument(help="Name under which an installed package brings its extractor.")],
+    data: Data,
+    workers: Workers = None,
+    gpus_per_worker: Gpus = 0.0,
+    ray_address: Address = None,
+) -> None:
+    """Features of an extractor that an installed package brings (entry points `syncdiff.extractors`).
+
+    Example: `syncdiff-prep features package loudness data/lrs2`
+    """
+    add_features(data, partial(_load_package, name), workers, gpus_per_worker, ray_address)
+
+
+def _load_package(name: str) -> Extractor:
+    extractor: Extractor = load_plugin(EXTRACTORS, name).value()
+    return extractor
+
+
 def avhubert_loader(
     checkpoint: Path,
     modality: Literal["audio", "video", "both"] = "audio",
@@ -201,7 +222,7 @@ def add_features(
 
     read_manifest(data)
     extractor = load_or_exit(load)
-    if extractor.describe()["untrained"]:
+    if extractor.describe().get("untrained"):
         out.print("[yellow]these weights are untrained stand-ins: the features will mean nothing[/]")
     paths = StorePaths(data)
     with locked(paths):

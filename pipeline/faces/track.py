@@ -14,6 +14,7 @@ from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.faces.landmark_tracker import LandmarkTracker
 from syncdiff.pipeline.faces.smooth import fill_gaps, smooth_landmarks
 from syncdiff.pipeline.faces.tracker import DetectionTracker, TrackConfig, Tracker, TrackState
+from syncdiff.pipeline.plugins import TRACKERS, load_plugin
 from syncdiff.pipeline.records import U8, ClipError, Track
 
 __all__ = ["FaceBackend", "TrackConfig", "TrackResult", "make_backend", "track_faces"]
@@ -98,10 +99,10 @@ def _failure(frames: int, followed: int, refused: Counter[str], config: TrackCon
 
 
 def make_backend(name: str) -> FaceBackend:
-    """The backend of this name: "dlib" or "face-alignment".
+    """The backend of this name: "dlib", "face-alignment", or what a package brings as `syncdiff.trackers`.
 
-    Raises ValueError for another name; where model files are not there ClipError("track", "model-missing")
-    (dlib) or WeightsError (face-alignment), which say how to get them.
+    Raises PluginError, a ValueError, for another name; where model files are not there ClipError("track",
+    "model-missing") (dlib) or WeightsError (face-alignment), which say how to get them.
     """
     if name == "dlib":
         return DlibBackend()
@@ -109,4 +110,5 @@ def make_backend(name: str) -> FaceBackend:
         from syncdiff.pipeline.faces.fan import FaceAlignmentBackend  # brings torch, which dlib does without
 
         return FaceAlignmentBackend()
-    raise ValueError(f"unknown face tracker {name!r}: there are dlib and face-alignment")
+    backend: FaceBackend = load_plugin(TRACKERS, name).value()
+    return backend

@@ -9,20 +9,36 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from syncdiff.pipeline.config import STRICT
 from syncdiff.pipeline.faces.backend import FaceBackend, Seen, Shapes, box_iou, box_of_shape
 from syncdiff.pipeline.faces.shots import ShotCuts
+from syncdiff.pipeline.plugins import TRACKERS, plugin_names
 from syncdiff.pipeline.records import F32, U8
 
 SAME_FACE_IOU = 0.25  # boxes of one face in neighbouring frames overlap by more
 Interval = Annotated[int, Field(ge=1, le=1000)]  # frames
 Score = Annotated[float, Field(ge=-5, le=5)]  # of a detector
+
+
+def _known_tracker(name: object) -> str:
+    names = [*BUILTIN_TRACKERS, *plugin_names(TRACKERS)]
+    if name not in names:
+        close = get_close_matches(str(name), names, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close and isinstance(name, str) else ""
+        raise ValueError(f"expected {' or '.join(names)}, got {name!r}{hint}")
+    return str(name)
+
+
+BUILTIN_TRACKERS = ("dlib", "face-alignment")
+TrackerName = Annotated[str, BeforeValidator(_known_tracker)]
+"""A tracker of ours, or of an installed package."""
 
 
 @checked_dataclass(frozen=True, config=STRICT)

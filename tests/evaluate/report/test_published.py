@@ -58,3 +58,17 @@ def test_published_rows_beside_yours_only_where_protocols_match() -> None:
     other = comparable("lrs2", "reconstruction", "syncnet-tracks")
     assert all("lse_d" not in shown(row) for row in other)
     assert "withheld" in printed(evaluation, published=other)
+
+
+def test_what_was_not_read_at_its_source_is_said() -> None:
+    rows = comparable("lrs2", "unsynced", "wav2lip-lrs")
+    table = published_table(synthetic(), make_results(synthetic()), rows)
+    (note,) = (note for note in table.notes if note.startswith("Not checked at the source"))
+    assert "TalkLip" in note and "Wav2Lip, re-run by users" in note
+    assert "Wav2Lip + GAN;" not in note
+    assert all(set(row.checked) <= set(row.values) for row in ROWS)
+
+
+def test_a_re_evaluation_is_not_that_papers_own_figure() -> None:
+    (row,) = (row for row in comparable("lrs2", "reconstruction", "wav2lip-lrs") if "IP-LAP" in row.method)
+    assert "re-evaluated" in row.method and "re-evaluation" in row.withheld["ssim"]
