@@ -47,7 +47,7 @@ class Checkpoint:
 
     `kind` is torch-zip, torch-legacy or safetensors. `name`, `sha256` and `size_bytes` are the original
     file's: for a converted one, of the file it was made from. `untrained` marks weights that were never
-    trained.
+    trained. `vocabulary`: the symbols that a decoder writes, where the file holds them.
     """
 
     state: dict[str, Tensor]
@@ -57,6 +57,7 @@ class Checkpoint:
     sha256: str
     size_bytes: int
     untrained: bool = False
+    vocabulary: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def read_checkpoint(path: Path, *, prefer_converted: bool = True) -> Checkpoint:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     file = read_torch_file(path)
-    return Checkpoint(file.state, file.config, file.kind, path.name, sha256_file(path), path.stat().st_size)
+    sha256, size = sha256_file(path), path.stat().st_size
+    return Checkpoint(file.state, file.config, file.kind, path.name, sha256, size, vocabulary=file.vocabulary)
 
 
 def find_encoder(checkpoint: Checkpoint) -> EncoderWeights:
@@ -141,6 +143,8 @@ def save_safetensors(checkpoint: Checkpoint, path: Path) -> None:
         "untrained": checkpoint.untrained,
         "tensors_sha256": tensors_sha256(state),
     }
+    if checkpoint.vocabulary:
+        about["vocabulary"] = list(checkpoint.vocabulary)
     partial = path.with_name(path.name + ".tmp")
     try:
         save_file(state, partial, metadata={METADATA_KEY: json.dumps(about, sort_keys=True)})
@@ -182,6 +186,8 @@ def _about(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or no safetensors file: {error}") from error
     types = {"config": dict, "source_name": str, "source_sha256": str, "source_bytes": int, "untrained": bool}
     fits = isinstance(about, dict) and all(isinstance(about.get(key), type_) for key, type_ in types.items())
+    symbols = about.get("vocabulary", []) if fits else []
+    fits = fits and isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols)
     if about != {} and not fits:
         raise CheckpointError(f"{path} has metadata that this program did not write")
     return dict(about)
@@ -219,4 +225,5 @@ def _read_safetensors(path: Path) -> Checkpoint:
         about["source_sha256"],
         about["source_bytes"],
         about["untrained"],
+        tuple(about.get("vocabulary", ())),
     )

@@ -1,4 +1,4 @@
-"""From a checkpoint's tensors and configuration to an encoder: what fits, what is missing, what it is called.
+"""From a checkpoint's tensors and configuration to encoder and decoder: what fits, is missing, is called.
 
 Names and defaults on the original's side are those of AV-HuBERT's `hubert.py` and `hubert_pretraining.py`,
 and of `TransformerEncoder` in fairseq's `wav2vec2.py`.
@@ -6,16 +6,21 @@ and of `TransformerEncoder` in fairseq's `wav2vec2.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from syncdiff.pipeline.avhubert.checkpoint import EncoderWeights, find_encoder, read_checkpoint
+from syncdiff.pipeline.avhubert.checkpoint import Checkpoint, EncoderWeights, find_encoder, read_checkpoint
+from syncdiff.pipeline.avhubert.decoder import PAD, Decoder, DecoderConfig, sinusoidal_positions
 from syncdiff.pipeline.avhubert.encoder import AVHubertEncoder, EncoderConfig, Modality
 from syncdiff.pipeline.avhubert.resnet import convert_frontend, frontend_shape
 from syncdiff.pipeline.records import CheckpointError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 _FRONT_ENDS = {"audio": "feature_extractor_audio.", "video": "feature_extractor_video."}
 # Options of fairseq that this encoder does not have, with the value that stands for their absence
@@ -37,21 +42,67 @@ def build_encoder(weights: EncoderWeights, modality: Modality) -> AVHubertEncode
     name = weights.checkpoint.name
     wanted = ("audio", "video") if modality == "both" else (modality,)
     _check_front_ends(weights.state, name, wanted)
-    try:
+    with _errors_name(name):
         config = encoder_config(weights, wanted)
         tensors = _encoder_tensors(config, weights.state)
+    return _filled(lambda: AVHubertEncoder(config), tensors, name)
+
+
+def build_decoder(checkpoint: Checkpoint) -> Decoder:
+    """The decoder of a fine-tuned checkpoint (`av_hubert_seq2seq`); raises CheckpointError as
+    `build_encoder`."""
+    name, state = checkpoint.name, checkpoint.state
+    if "decoder.embed_tokens.weight" not in state:
+        raise CheckpointError(f"{name} holds no decoder: it is not a checkpoint fine-tuned to read lips")
+    with _errors_name(name):
+        config = decoder_config(checkpoint)
+        tensors = _decoder_tensors(config, state)
+    return _filled(lambda: Decoder(config), tensors, name)
+
+
+def decoder_config(checkpoint: Checkpoint) -> DecoderConfig:
+    """The decoder's configuration, with the defaults of `AVHubertSeq2SeqConfig` in `hubert_asr.py`.
+
+    Raises ValueError for a configuration that is not supported, KeyError where a tensor is missing.
+    """
+    model = checkpoint.config.get("model", checkpoint.config)
+    if not isinstance(model, dict):
+        raise ValueError("its configuration does not say how its decoder is built")
+    return DecoderConfig(
+        layers=model.get("decoder_layers", 6),
+        width=model.get("decoder_embed_dim", 768),
+        ffn_width=model.get("decoder_ffn_embed_dim", 3072),
+        heads=model.get("decoder_attention_heads", 4),
+        memory_width=checkpoint.state["decoder.layers.0.encoder_attn.k_proj.weight"].shape[1],
+        vocabulary_size=len(checkpoint.state["decoder.embed_tokens.weight"]),
+        normalize_before=model.get("decoder_normalize_before", False) is True,
+        activation=model.get("activation_fn", "relu"),  # of fairseq's layers: it is not among AV-HuBERT's
+        scale_embedding=model.get("no_scale_embedding", True) is False,
+        max_positions=model.get("max_target_positions", 2048),
+    )
+
+
+@contextmanager
+def _errors_name(checkpoint: str) -> Iterator[None]:
+    """Whatever does not fit within is a CheckpointError that names the checkpoint."""
+    try:
+        yield
     except KeyError as error:
-        raise CheckpointError(f"{name} lacks the tensor {error.args[0]}") from None
+        raise CheckpointError(f"{checkpoint} lacks the tensor {error.args[0]}") from None
     except (ValueError, TypeError, RuntimeError) as error:  # RuntimeError: sizes that do not go together
-        raise CheckpointError(f"{name}: {error}") from error
+        raise CheckpointError(f"{checkpoint}: {error}") from error
+
+
+def _filled(build: Callable[[], Network], tensors: Mapping[str, Tensor], name: str) -> Network:
+    """A network with these weights in float32; raises CheckpointError where sizes do not fit."""
     with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        encoder = AVHubertEncoder(config)
-    for target, expected in encoder.state_dict().items():
+        network = build()
+    for target, expected in network.state_dict().items():
         if tensors[target].shape != expected.shape:
             size = f"{target} has size {list(tensors[target].shape)}"
             raise CheckpointError(f"{name}: {size}, but its configuration says {list(expected.shape)}")
-    encoder.load_state_dict({n: t.float().contiguous() for n, t in tensors.items()}, assign=True)
-    return encoder.eval().requires_grad_(False)
+    network.load_state_dict({n: t.float().contiguous() for n, t in tensors.items()}, assign=True)
+    return network.eval().requires_grad_(False)
 
 
 def encoder_config(weights: EncoderWeights, wanted: tuple[str, ...] = ("audio", "video")) -> EncoderConfig:
@@ -126,16 +177,57 @@ def transformer_tensors(config: EncoderConfig, state: Mapping[str, Tensor]) -> d
             f"{source}.fc1": f"{target}.ffn_in",
             f"{source}.fc2": f"{target}.ffn_out",
         }
-    tensors = _weights_and_biases(state, names)
-    for index in range(config.layers):
-        for part in ("weight", "bias"):
-            joint = [state[f"encoder.layers.{index}.self_attn.{which}_proj.{part}"] for which in "qkv"]
-            tensors[f"layers.{index}.query_key_value.{part}"] = torch.cat(joint)
-    tensors |= {
+    joint = {
+        f"layers.{index}.query_key_value": [
+            f"encoder.layers.{index}.self_attn.{which}_proj" for which in "qkv"
+        ]
+        for index in range(config.layers)
+    }
+    position = {
         "pos_conv.weight": _positional_weight(state),
         "pos_conv.bias": state["encoder.pos_conv.0.bias"],
     }
-    return tensors
+    return _weights_and_biases(state, names) | _joined(state, joint) | position
+
+
+def _decoder_tensors(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint's tensors under the names of `Decoder`; raises KeyError where one is missing."""
+    names = {"decoder.layer_norm": "final_norm"} if config.normalize_before else {}
+    joint: dict[str, list[str]] = {}
+    for index in range(config.layers):
+        source, target = f"decoder.layers.{index}", f"layers.{index}"
+        names |= {
+            f"{source}.self_attn_layer_norm": f"{target}.past_norm",
+            f"{source}.self_attn.out_proj": f"{target}.past_out",
+            f"{source}.encoder_attn_layer_norm": f"{target}.memory_norm",
+            f"{source}.encoder_attn.q_proj": f"{target}.memory_query",
+            f"{source}.encoder_attn.out_proj": f"{target}.memory_out",
+            f"{source}.final_layer_norm": f"{target}.ffn_norm",
+            f"{source}.fc1": f"{target}.ffn_in",
+            f"{source}.fc2": f"{target}.ffn_out",
+        }
+        joint |= {
+            f"{target}.past_query_key_value": [f"{source}.self_attn.{which}_proj" for which in "qkv"],
+            f"{target}.memory_key_value": [f"{source}.encoder_attn.{which}_proj" for which in "kv"],
+        }
+    if f"decoder.layers.{config.layers}.fc1.weight" in state:
+        raise ValueError(f"there are more than the {config.layers} decoder layers of its configuration")
+    embedding = state["decoder.embed_tokens.weight"]
+    learned = state.get("decoder.embed_positions.weight")  # with rows up to PAD that are not used
+    table = (
+        sinusoidal_positions(config.max_positions, config.width) if learned is None else learned[PAD + 1 :]
+    )
+    own = {"embedding": embedding, "positions": table, "output": state.get("decoder.embed_out", embedding)}
+    return own | _weights_and_biases(state, names) | _joined(state, joint)
+
+
+def _joined(state: Mapping[str, Tensor], names: Mapping[str, Sequence[str]]) -> dict[str, Tensor]:
+    """Linear layers that are computed at once."""
+    return {
+        f"{new}.{part}": torch.cat([state[f"{old}.{part}"] for old in parts])
+        for new, parts in names.items()
+        for part in ("weight", "bias")
+    }
 
 
 def _weights_and_biases(state: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:

@@ -1,20 +1,43 @@
-"""A tiny AV-HuBERT checkpoint that was never trained, so that demo and tests run the whole path without a
+"""Tiny AV-HuBERT checkpoints that were never trained, so that demo and tests run the whole path without a
 download."""
 
 from __future__ import annotations
 
+import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from syncdiff.pipeline.avhubert.checkpoint import Checkpoint, save_safetensors, tensors_sha256
+from syncdiff.pipeline.avhubert.decoder import SPECIAL_SYMBOLS
+from syncdiff.pipeline.avhubert.lip_reader import WORD_START
 from syncdiff.pipeline.records import F32
 
 WIDTH, FFN_WIDTH, LAYERS, HEADS = 64, 128, 3, 4
 AUDIO_DIM = 104
 CONV_POS, CONV_POS_GROUPS = 128, 16
 STEM_CHANNELS, STAGE_CHANNELS = 8, (8, 16, 16, 32)
+DECODER_LAYERS = 2
+VOCABULARY = (
+    *SPECIAL_SYMBOLS,
+    *string.ascii_lowercase,
+    *(WORD_START + one for one in string.ascii_lowercase),
+)
+_MODEL = {
+    "_name": "av_hubert",
+    "encoder_layers": LAYERS,
+    "encoder_embed_dim": WIDTH,
+    "encoder_ffn_embed_dim": FFN_WIDTH,
+    "encoder_attention_heads": HEADS,
+    "audio_feat_dim": AUDIO_DIM,
+    "conv_pos": CONV_POS,
+    "conv_pos_groups": CONV_POS_GROUPS,
+    "layer_norm_first": True,
+    "modality_fuse": "concat",
+}
+_TASK = {"normalize": True, "stack_order_audio": 4}
 
 
 def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
@@ -23,24 +46,37 @@ def make_tiny_checkpoint(path: Path, seed: int = 0) -> Path:
     The same seed gives the same file. Its features depend on sound and picture but mean nothing; it is marked
     `untrained`, and so is everything made with it.
     """
-    rng = np.random.default_rng(seed)
-    state = {name: torch.from_numpy(_fill(rng, name, shape)) for name, shape in _shapes().items()}
-    config = {
-        "model": {
-            "_name": "av_hubert",
-            "encoder_layers": LAYERS,
-            "encoder_embed_dim": WIDTH,
-            "encoder_ffn_embed_dim": FFN_WIDTH,
-            "encoder_attention_heads": HEADS,
-            "audio_feat_dim": AUDIO_DIM,
-            "conv_pos": CONV_POS,
-            "conv_pos_groups": CONV_POS_GROUPS,
-            "layer_norm_first": True,
-            "modality_fuse": "concat",
-        },
-        "task": {"normalize": True, "stack_order_audio": 4},
+    return _write(path, _shapes(), {"model": _MODEL, "task": _TASK}, seed)
+
+
+def make_tiny_lip_reader(path: Path, seed: int = 0) -> Path:
+    """Writes the same encoder with a decoder of 2 layers behind it, as a checkpoint fine-tuned to read lips
+    has them; 1.4 MB. It spells nonsense in single letters, and is marked `untrained`."""
+    decoder = {
+        "_name": "av_hubert_seq2seq",
+        "decoder_layers": DECODER_LAYERS,
+        "decoder_embed_dim": WIDTH,
+        "decoder_ffn_embed_dim": FFN_WIDTH,
+        "decoder_attention_heads": HEADS,
+        "decoder_normalize_before": True,
+        "share_decoder_input_output_embed": True,
+        "w2v_args": {"model": _MODEL, "task": _TASK},
     }
-    checkpoint = Checkpoint(state, config, "safetensors", path.name, tensors_sha256(state), 0, untrained=True)
+    shapes = {f"encoder.w2v_model.{name}": shape for name, shape in _shapes().items()} | _decoder_shapes()
+    return _write(path, shapes, {"model": decoder}, seed, VOCABULARY)
+
+
+def _write(
+    path: Path,
+    shapes: dict[str, tuple[int, ...]],
+    config: dict[str, Any],
+    seed: int,
+    vocabulary: tuple[str, ...] = (),
+) -> Path:
+    rng = np.random.default_rng(seed)
+    state = {name: torch.from_numpy(_fill(rng, name, shape)) for name, shape in shapes.items()}
+    sha256 = tensors_sha256(state)
+    checkpoint = Checkpoint(state, config, "safetensors", path.name, sha256, 0, True, vocabulary)
     save_safetensors(checkpoint, path)
     return path
 
@@ -56,13 +92,26 @@ def _shapes() -> dict[str, tuple[int, ...]]:
         "encoder.pos_conv.0.weight_g": (1, 1, CONV_POS),
         "encoder.pos_conv.0.weight_v": (WIDTH, WIDTH // CONV_POS_GROUPS, CONV_POS),
     }
-    for layer in (f"encoder.layers.{index}" for index in range(LAYERS)):
-        for which in ("k", "v", "q"):
-            shapes |= _linear(f"{layer}.self_attn.{which}_proj", WIDTH, WIDTH)
-        shapes |= _linear(f"{layer}.self_attn.out_proj", WIDTH, WIDTH)
-        shapes |= _linear(f"{layer}.fc1", FFN_WIDTH, WIDTH) | _linear(f"{layer}.fc2", WIDTH, FFN_WIDTH)
-        shapes |= _norm(f"{layer}.self_attn_layer_norm", WIDTH) | _norm(f"{layer}.final_layer_norm", WIDTH)
+    for index in range(LAYERS):
+        shapes |= _layer_shapes(f"encoder.layers.{index}", "self_attn")
     return shapes | _norm("encoder.layer_norm", WIDTH)
+
+
+def _decoder_shapes() -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {"decoder.embed_tokens.weight": (len(VOCABULARY), WIDTH)}
+    for index in range(DECODER_LAYERS):
+        shapes |= _layer_shapes(f"decoder.layers.{index}", "self_attn", "encoder_attn")
+    return shapes | _norm("decoder.layer_norm", WIDTH)
+
+
+def _layer_shapes(layer: str, *attentions: str) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for attention in attentions:
+        for which in ("k", "v", "q", "out"):
+            shapes |= _linear(f"{layer}.{attention}.{which}_proj", WIDTH, WIDTH)
+        shapes |= _norm(f"{layer}.{attention}_layer_norm", WIDTH)
+    shapes |= _linear(f"{layer}.fc1", FFN_WIDTH, WIDTH) | _linear(f"{layer}.fc2", WIDTH, FFN_WIDTH)
+    return shapes | _norm(f"{layer}.final_layer_norm", WIDTH)
 
 
 def _frontend_shapes() -> dict[str, tuple[int, ...]]:

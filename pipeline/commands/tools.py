@@ -165,13 +165,16 @@ def weights_convert(
 @weights_app.command("untrained")
 def weights_untrained(
     target: Annotated[Path, typer.Argument(help="File to write, .safetensors.")],
+    lip_reader: Annotated[
+        bool, typer.Option("--lip-reader", help="With a decoder, as for syncdiff-eval --lip-reader.")
+    ] = False,
 ) -> None:
     """Write a tiny AV-HuBERT with random weights, to try the whole path without the published ones.
 
     Its features mean nothing, and everything made with them says so.
     """
-    from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint
+    from syncdiff.pipeline.avhubert.untrained import make_tiny_checkpoint, make_tiny_lip_reader
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    written = make_tiny_checkpoint(target)
+    written = (make_tiny_lip_reader if lip_reader else make_tiny_checkpoint)(target)
     out.print(f"untrained checkpoint: {escape(str(written))}", highlight=False, soft_wrap=True)

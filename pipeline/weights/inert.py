@@ -86,6 +86,7 @@ def rewrite(path: Path, answer: Path) -> None:
         about = {
             "names": list(state),  # in their order, which safetensors does not keep
             "config": config if isinstance(config, dict) else {},
+            "vocabulary": _vocabulary(content),
             "kind": "torch-zip" if zipped else "torch-legacy",
         }
         numbered = {
@@ -218,6 +219,15 @@ def _state_dict(content: Any) -> dict[str, Tensor]:
             if state:
                 return state
     raise CheckpointError("holds no tensors by name")
+
+
+def _vocabulary(content: Any) -> list[str]:
+    """The symbols of the `Dictionary` that fairseq keeps with a task fine-tuned to words; none elsewhere."""
+    task = content.get("task_state")
+    dictionary = task.get("target_dictionary") if isinstance(task, dict) else None
+    attributes = dictionary.state if isinstance(dictionary, Inert) else None
+    symbols = attributes.get("symbols") if isinstance(attributes, dict) else None
+    return symbols if isinstance(symbols, list) and all(isinstance(one, str) for one in symbols) else []
 
 
 def main(path: str, answer: str, memory_bytes: str) -> None:

@@ -39,12 +39,13 @@ _KNOWN_BEGINNINGS = {  # in lower case
 
 @dataclass(frozen=True)
 class TorchFile:
-    """A checkpoint's state dict, and its `cfg` or `args` as plain containers; `kind` is torch-zip or
-    torch-legacy."""
+    """A checkpoint's state dict, its `cfg` or `args` as plain containers, and the symbols of its dictionary;
+    `kind` is torch-zip or torch-legacy."""
 
     state: dict[str, Tensor]
     config: dict[str, Any]
     kind: str
+    vocabulary: tuple[str, ...] = ()
 
 
 def read_weights(file: WeightFile) -> dict[str, Tensor]:
@@ -78,7 +79,7 @@ def read_torch_file(path: Path) -> TorchFile:
         with safe_open(answer, framework="pt") as tensors:
             about = json.loads(tensors.metadata()["about"])
             state = {name: tensors.get_tensor(str(index)) for index, name in enumerate(about["names"])}
-    return TorchFile(state, about["config"], about["kind"])
+    return TorchFile(state, about["config"], about["kind"], tuple(about["vocabulary"]))
 
 
 def _run(path: Path, answer: Path, memory_bytes: int, timeout_s: float) -> None:
