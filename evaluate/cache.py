@@ -129,6 +129,9 @@ class Inputs:
         except OSError:
             return False
 
+    def with_transcript(self, text: str | None) -> Inputs:
+        return replace(self, digests={**self.digests, "transcript": text})
+
     def without_reference(self) -> Inputs:
         return replace(self, digests={**self.digests, "reference": None})
 

@@ -17,6 +17,7 @@ from syncdiff.evaluate.pairing.dataset_references import StoredClip
 from syncdiff.evaluate.pairing.inputs import EvalInputs, check, default_folder, find_references
 from syncdiff.evaluate.pairing.match import Matched, match
 from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError
+from syncdiff.evaluate.pairing.transcripts import with_transcripts
 from syncdiff.evaluate.protocol import Protocol, load_protocol
 from syncdiff.evaluate.records import Evaluation
 from syncdiff.evaluate.report.published import Published, comparable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 out = Console()
 err = Console(stderr=True)
 MOST_LISTED = 10
+LIP_READING = ("wer", "lipscore")  # which --lip-reader asks for
 HELP = """Score generated videos: lip-sync, picture quality, identity and more, in one table with intervals.
 
 RESULTS are folders of videos, flat or nested. Several are a method each; one is a method, or holds methods as
@@ -54,6 +56,8 @@ Examples:
 `syncdiff-eval results/ --protocol unsynced --list filelists/lrs2.txt` — Wav2Lip's pairs; no ground truth
 
 `syncdiff-eval silent/ --protocol silent --reference real/` — leakage, of videos that were driven by silence
+
+`syncdiff-eval results/ --reference real/ --lip-reader base_vox_433h.pt` — and read its lips: word errors
 
 `syncdiff-eval results/ --reference real/ --metrics lse,psnr --dry-run` — what would be done
 
@@ -132,6 +136,10 @@ def evaluate(
     arcface: Annotated[
         Path | None, typer.Option(help="ArcFace network (.onnx) for identity, in place of dlib's.")
     ] = None,
+    lip_reader: Annotated[
+        str | None,
+        typer.Option(help="Also wer and lipscore, by this fine-tuned AV-HuBERT: a file or a name."),
+    ] = None,
     one_method: Annotated[
         bool | None,
         typer.Option("--one-method/--sub-folders", help="What sub-folders of a single RESULTS are."),
@@ -166,8 +174,11 @@ def evaluate(
 ) -> None:
     if arcface is not None and (arcface.suffix != ".onnx" or not arcface.is_file()):
         raise ConfigError(f"--arcface: {arcface} is not an .onnx file that is here")
-    chosen_here = {"lse": lse, "identity": arcface and str(arcface.absolute())}
+    reader = str(Path(lip_reader).absolute()) if lip_reader and Path(lip_reader).exists() else lip_reader
+    chosen_here = {"lse": lse, "identity": arcface and str(arcface.absolute()), "lip_reader": reader}
     settings = load_protocol(protocol, **{key: value for key, value in chosen_here.items() if value})
+    if lip_reader and metrics is None:
+        also = ",".join([also or "", *(name for name in LIP_READING if name in settings.on_request)])
     published = _published(compare_published, settings)
     results = [path.absolute() for path in results]
     target = (out_dir or default_folder(results, settings)).absolute()
@@ -237,6 +248,8 @@ def _match(inputs: EvalInputs, protocol: Protocol) -> tuple[Matched, dict[Path, 
         leave_out=inputs.out_dir,
         groups=inputs.groups,
     )
+    if "wer" in (inputs.metrics or protocol.metrics):  # which alone needs to know what is said
+        matched = with_transcripts(matched, protocol, references)
     return matched, rows
 
 

@@ -249,7 +249,7 @@ class ClipPair:
     """A generated clip, its reference where there is one, and the file whose sound drove it.
 
     by_time: both at 25 frames per second even where they could be compared picture by picture, for what goes
-    with the sound.
+    with the sound. transcript: what is said, where that is known and asked for.
     """
 
     name: str
@@ -257,6 +257,7 @@ class ClipPair:
     reference: Footage | None
     sound: Footage
     by_time: bool = False
+    transcript: str | None = None
 
     @property
     def target(self) -> Footage:

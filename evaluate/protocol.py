@@ -58,8 +58,9 @@ class Protocol:
     lse_min_track_frames: shortest track of `syncnet-tracks`. lpips_region, fid_region: what those look at.
     lpips_size_px: side to which LPIPS's region is scaled, 0 leaves it as it is. lmd_face_px: side of the face
     to which landmark distances are scaled. identity: "dlib", or the path of another face network, ONNX or
-    TorchScript (see `syncdiff.evaluate.metrics.identity`). avhubert: the weights of AVS. aggregation: how a
-    method's value is made from its clips, where its metric does not say otherwise.
+    TorchScript (see `syncdiff.evaluate.metrics.identity`). avhubert: the weights of AVS. lip_reader: a
+    fine-tuned AV-HuBERT, by its name among the weights or as a file. aggregation: how a method's value is
+    made from its clips, where its metric does not say otherwise.
     """
 
     name: str = ""
@@ -81,6 +82,7 @@ class Protocol:
     lmd_face_px: PositiveInt = 256
     identity: str = "dlib"
     avhubert: str = "avhubert-base"
+    lip_reader: str = "avhubert-base-vsr"
     aggregation: Literal["mean-over-clips"] = "mean-over-clips"
 
     def to_dict(self) -> dict[str, Any]:

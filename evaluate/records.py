@@ -22,7 +22,8 @@ class Case:
     """A generated video that is to be scored.
 
     clip: its name, the same for all methods (a path without suffix, with forward slashes). reference: None
-    where there is none. sound: the file whose sound drove it, often the generated video itself.
+    where there is none. sound: the file whose sound drove it, often the generated video itself. transcript:
+    what is said in it, where that is known and asked for.
     """
 
     method: str
@@ -30,6 +31,7 @@ class Case:
     generated: Path
     reference: Path | None
     sound: Path
+    transcript: str | None = None
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,8 @@ class Scorer:
             if path is not None
         }
         reference = None if case.reference is None else footage[case.reference]
-        return ClipPair(case.clip, footage[case.generated], reference, footage[case.sound])
+        sound = footage[case.sound]
+        return ClipPair(case.clip, footage[case.generated], reference, sound, transcript=case.transcript)
 
     def _mismatch(self, case: Case, pair: ClipPair, inputs: Inputs) -> FormatMismatch | None:
         """None where no reference is to be equalled frame by frame, or a file cannot be read."""
@@ -210,6 +211,8 @@ class Scorer:
         if self._work.protocol.reference == "picture" and not self._entries[name].metric.needs_reference:
             # What such a metric would take for the right picture is not; it does without.
             pair, inputs = replace(pair, reference=None), inputs.without_reference()
+        if self._entries[name].metric.needs_transcript:
+            inputs = inputs.with_transcript(case.transcript)
         try:
             metric = self._metric(name)
             weights = self._entries[name].weights(self._work.protocol)

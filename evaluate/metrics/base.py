@@ -46,17 +46,18 @@ def face_lost(metric: str) -> Value:
 class Metric(ABC):
     """Subclasses state the facts and the first two steps.
 
-    name: what users ask for. values: the columns that it gives. needs_reference, needs_sound: what a pair
-    must have. weights: names in configs/weights.yaml of the files it cannot run without. version:
-    raised whenever the same input would give other statistics; kept statistics of older versions are then
-    computed again. per_clip: False for values that exist for a set only. about: what it says, in a line of
-    `--list-metrics`; without it the first line of its module.
+    name: what users ask for. values: the columns that it gives. needs_reference, needs_sound,
+    needs_transcript: what a pair must have. weights: names in configs/weights.yaml of the files it cannot run
+    without. version: raised whenever the same input would give other statistics; kept statistics
+    of older versions are then computed again. per_clip: False for values that exist for a set only. about:
+    what it says, in a line of `--list-metrics`; without it the first line of its module.
     """
 
     name: ClassVar[str]
     values: ClassVar[tuple[Value, ...]]
     needs_reference: ClassVar[bool] = True
     needs_sound: ClassVar[bool] = False
+    needs_transcript: ClassVar[bool] = False
     weights: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[int] = 1
     per_clip: ClassVar[bool] = True

@@ -32,6 +32,7 @@ from syncdiff.evaluate.metrics.image.pyiqa import load_network, metric_class
 from syncdiff.evaluate.metrics.image.sharpness import Sharpness
 from syncdiff.evaluate.metrics.image.temporal_stability import Stability
 from syncdiff.evaluate.metrics.lips.lip_loudness import LipLoudness
+from syncdiff.evaluate.metrics.lips.lip_reading import LipScore, WordErrors
 from syncdiff.evaluate.metrics.lips.lmd import LandmarkDistance
 from syncdiff.evaluate.metrics.lips.silence import SilentLips
 from syncdiff.evaluate.metrics.lips.voice_activity import VoiceActivity
@@ -43,8 +44,9 @@ from syncdiff.evaluate.metrics.sync.silent_lse import SilentLse, SourceLse
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, build_original
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import NotComputed
+from syncdiff.pipeline.avhubert.lip_reader import load_lip_reader
 from syncdiff.pipeline.config import ConfigError
-from syncdiff.pipeline.weights.published import WeightFile, WeightsError, require
+from syncdiff.pipeline.weights.published import WeightFile, WeightsError, registry, require
 from syncdiff.pipeline.weights.torch_file import read_weights
 
 
@@ -139,6 +141,24 @@ def pyiqa_entry(name: str) -> Entry:
     )
 
 
+def lip_reader_weights(protocol: Protocol) -> tuple[str, ...]:
+    """Those of a lip reader by name; none for one that is a file. Raises WeightsError."""
+    asked = protocol.lip_reader
+    if asked in {entry.name for entry in registry()}:
+        return (asked,)
+    if not Path(asked).is_file():
+        raise WeightsError(f"--lip-reader: {asked} is neither a file nor the name of weights")
+    return ()
+
+
+def make_lip_reading(kind: type[WordErrors] | type[LipScore]) -> Callable[[Tools, Protocol], Metric]:
+    def make(tools: Tools, protocol: Protocol) -> Metric:
+        path = tools.weights.get(protocol.lip_reader) or Path(protocol.lip_reader)
+        return kind(load_lip_reader(path, tools.device))
+
+    return make
+
+
 METRICS: Mapping[str, Entry] = {
     "lse": Entry(LipSync, make_lip_sync, lip_sync_weights),
     "silent_lse": Entry(SilentLse, make_silent_lse(SilentLse)),
@@ -165,6 +185,8 @@ METRICS: Mapping[str, Entry] = {
     "stability": Entry(Stability, lambda tools, protocol: Stability()),
     "avs_u": Entry(AvsUnpaired, make_avs(AvsUnpaired), avhubert_weights),
     "avs": Entry(AvsPaired, make_avs(AvsPaired), avhubert_weights),
+    "wer": Entry(WordErrors, make_lip_reading(WordErrors), lip_reader_weights),
+    "lipscore": Entry(LipScore, make_lip_reading(LipScore), lip_reader_weights),
 }
 
 

@@ -23,7 +23,9 @@ from syncdiff.pipeline.store.read import ClipView, Dataset, open_dataset
 
 RENDERING = 1  # raised when the same row would give another file
 _KEY_DIGITS = 12
-_COLUMNS = ("clip_id", "source", "source_sha256", "start_frame", "num_frames", "speaker_id")
+_COLUMNS = (
+    "clip_id", "source", "source_sha256", "start_frame", "num_frames", "speaker_id", "transcript",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class StoredClip:
 
 @dataclass(frozen=True)
 class StoredReferences:
-    """Clip name -> file. `rows` says how to write those files that are not there yet.
+    """Clip name -> file. `rows` says how to write those files that are not there yet; `transcripts`, what is
+    said in them.
 
     groups: clip name -> speaker, or -> source video where the data set does not know all speakers.
     """
@@ -48,6 +51,7 @@ class StoredReferences:
     videos: dict[str, Path]
     rows: dict[Path, StoredClip]
     groups: Groups
+    transcripts: dict[Path, str]
 
 
 def short_name(clip_id: str) -> str:
@@ -73,11 +77,12 @@ def list_stored(
         ("speaker", "speaker_id") if all(r["speaker_id"] for r in rows) else ("source video", "source")
     )
     groups = {name: row[column] for name, row in zip(names, rows, strict=True)}
-    found = StoredReferences({}, {}, Groups(groups, unit))
+    found = StoredReferences({}, {}, Groups(groups, unit), {})
     for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         whole = raw is not None and not row["start_frame"]
         if raw is not None and whole:
             found.videos[name] = source_path(raw, row["source"])
+            _note_transcript(found, name, row["transcript"])
             continue
         clip = StoredClip(store, row["clip_id"])
         key = [str(RENDERING), row["clip_id"], hashes[dataset[index].shard]]
@@ -90,7 +95,13 @@ def list_stored(
         path = folder / f"{name}.{digest}.mkv"
         found.videos[name] = path
         found.rows[path] = clip
+        _note_transcript(found, name, row["transcript"])
     return found
+
+
+def _note_transcript(found: StoredReferences, name: str, transcript: str | None) -> None:
+    if transcript:
+        found.transcripts[found.videos[name]] = transcript
 
 
 def write_stored(clip: StoredClip, path: Path) -> None:

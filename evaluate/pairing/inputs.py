@@ -57,7 +57,14 @@ def find_references(inputs: EvalInputs) -> tuple[References | None, dict[Path, S
     """The references that were asked for, and how those of a data set are written."""
     if inputs.data is not None:
         stored = list_stored(inputs.data, inputs.cache / "references", split=inputs.split, raw=inputs.raw)
-        return References(stored.videos, str(inputs.data), inputs.raw, groups=stored.groups), stored.rows
+        references = References(
+            stored.videos,
+            str(inputs.data),
+            inputs.raw,
+            groups=stored.groups,
+            transcripts=stored.transcripts,
+        )
+        return references, stored.rows
     if inputs.reference is not None:
         return folder_references(inputs.reference), {}
     return None, {}

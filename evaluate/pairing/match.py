@@ -31,7 +31,8 @@ _MOST_EXAMPLES = 3
 class References:
     """Reference videos by clip name. folder: where a list's other files (sound) may lie.
 
-    groups: speakers by clip name, where they are known.
+    groups: speakers by clip name, where they are known. transcripts: what is said in them, by file, where a
+    data set knows it.
     """
 
     videos: Mapping[str, Path]
@@ -39,6 +40,7 @@ class References:
     folder: Path | None = None
     notes: tuple[str, ...] = ()
     groups: Groups = field(default_factory=Groups)
+    transcripts: Mapping[Path, str] = field(default_factory=dict)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.find(name) is not None
@@ -210,7 +212,7 @@ class _Search:
         if clip in known:
             return clip, clip
         if self.protocol.reference == "picture":
-            for picture, sound in _splits(clip):
+            for picture, sound in split_name(clip):
                 if picture in known:
                     return picture, self._flat.get(sound)
         return None, None
@@ -256,10 +258,10 @@ def _expected_names(
     pictures = references.videos
     if protocol.reference == "ground-truth":
         return pictures.__contains__
-    return lambda name: name in pictures or any(picture in pictures for picture, _ in _splits(name))
+    return lambda name: name in pictures or any(picture in pictures for picture, _ in split_name(name))
 
 
-def _splits(name: str) -> Iterator[tuple[str, str]]:
+def split_name(name: str) -> Iterator[tuple[str, str]]:
     """All ways to read a name as `<picture>__<sound>`."""
     start = name.find(JOINT)
     while start >= 0:

@@ -29,6 +29,7 @@ def metric_lines(entries: Mapping[str, Entry] = METRICS) -> Iterator[MetricLine]
     for name, entry in entries.items():
         metric = entry.metric
         needs = ["reference"] * metric.needs_reference + ["sound"] * metric.needs_sound
+        needs += ["transcript"] * metric.needs_transcript
         needs += entry.weights(Protocol())
         yield MetricLine(
             name,

@@ -33,10 +33,12 @@ def with_text(layout: str, root: Path, clip: Clip) -> Clip:
     A missing text gives None; a word table with a line that makes no sense is left out as a whole.
     """
     if layout in ("lrs2", "lrs3"):
-        text = _read(clip.path.with_suffix(".txt"))
+        text = read_text(clip.path.with_suffix(".txt"))
         transcript, words = parse_lrs_text(text) if text is not None else (None, None)
     elif layout == "grid":
-        text = next((text for place in _align_places(root, clip) if (text := _read(place)) is not None), None)
+        text = next(
+            (text for place in _align_places(root, clip) if (text := read_text(place)) is not None), None
+        )
         words = parse_grid_align(text) if text is not None else None
         transcript = " ".join(word.word for word in words) if words else grid_sentence(clip.path.stem)
     else:
@@ -106,7 +108,8 @@ def _align_places(root: Path, clip: Clip) -> Iterator[Path]:
     yield root / speaker / "align" / name
 
 
-def _read(path: Path) -> str | None:
+def read_text(path: Path) -> str | None:
+    """The first MiB of a text file, None where there is none that can be read."""
     if not path.is_file():  # also keeps us from opening a pipe
         return None
     try:
