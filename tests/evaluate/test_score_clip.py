@@ -125,6 +125,16 @@ def test_other_bytes_in_any_file_are_measured_anew(
     assert bench.calls == 2
 
 
+@pytest.mark.parametrize(("needs", "calls"), [(True, 2), (False, 1)])
+def test_what_is_said_counts_for_metrics_that_need_it(
+    tmp_path: Path, case: Case, needs: bool, calls: int
+) -> None:
+    bench = Bench(tmp_path / "cache", needs_transcript=needs)
+    for said in ("so be it", "so be it", "or not"):
+        bench.score(replace(case, transcript=said))
+    assert bench.calls == calls
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

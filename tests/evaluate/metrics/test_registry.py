@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from syncdiff.evaluate.metrics.base import Metric
-from syncdiff.evaluate.metrics.registry import METRICS, Tools
+from syncdiff.evaluate.metrics.registry import METRICS, Tools, choose_metrics
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
+from syncdiff.pipeline.avhubert.untrained import make_tiny_lip_reader
 from syncdiff.pipeline.weights.published import entry_named
 
 
@@ -41,3 +43,20 @@ def test_every_metric_is_in_a_protocol():
     protocols = [load_protocol(name) for name in protocol_names()]
     named = {metric for protocol in protocols for metric in (*protocol.metrics, *protocol.on_request)}
     assert named == set(METRICS)
+
+
+def test_a_lip_reader_is_a_file_or_a_name(tmp_path: Path):
+    path = make_tiny_lip_reader(tmp_path / "tiny.safetensors")
+    protocol = load_protocol("reconstruction", lip_reader=str(path))
+    chosen = choose_metrics(protocol, ["lipscore", "wer"])
+    assert (chosen.metrics, chosen.weights, chosen.not_computed) == (("wer", "lipscore"), (), ())
+    settings = METRICS["wer"].make(Tools("cpu", {}), protocol).settings()
+    assert (settings["lip_reader"], settings["untrained"], settings["beam"]) == (path.name, True, 50)
+    named = Protocol(lip_reader="avhubert-large-vsr")
+    assert METRICS["wer"].weights(named) == ("avhubert-large-vsr",)
+    by_name = METRICS["lipscore"].make(Tools("cpu", {"avhubert-large-vsr": path}), named)
+    assert by_name.settings()["lip_reader"] == path.name
+    elsewhere = load_protocol("reconstruction", lip_reader="nowhere.pt")
+    (refused,) = choose_metrics(elsewhere, ["wer"]).not_computed
+    assert refused.reason == "no-weights"
+    assert "nowhere.pt is neither a file nor the name of weights" in refused.detail
