@@ -13,7 +13,7 @@ scale; those here compare under one checkpoint only, which the report names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,13 +69,8 @@ class WordErrors(_LipReaderMetric):
 
     def _read(self, pair: ClipPair) -> str:
         """Nothing where the generated clip has no face."""
-        try:
-            faces = pair.generated.speaker
-        except ClipError as error:
-            if error.reason not in NO_FACE:
-                raise
-            return ""
-        return self._reader.read(mouths_of(pair.generated.frames(), faces))
+        faces = _unless_lost(lambda: pair.generated.speaker)
+        return "" if faces is None else self._reader.read(mouths_of(pair.generated.frames(), faces))
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         return self.pool([statistics])
@@ -98,11 +93,8 @@ class LipScore(_LipReaderMetric):
         wanted = reference_faces.present
         if not wanted.any():
             raise ClipError(self.name, "no-face", "the reference has no face in the frames that are compared")
-        try:
-            faces = pair.generated_faces
-        except ClipError as error:
-            if error.reason not in NO_FACE:
-                raise
+        faces = _unless_lost(lambda: pair.generated_faces)
+        if faces is None:
             return {"per_frame": np.zeros(int(wanted.sum()))}
         generated = mouths_of((frame for frame, _ in pair.frames()), faces)
         reference = mouths_of((frame for _, frame in pair.frames()), reference_faces)
@@ -111,6 +103,17 @@ class LipScore(_LipReaderMetric):
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         return {"lipscore_avhubert": float(np.mean(statistics["per_frame"]))}
+
+
+def _unless_lost(find: Callable[[], Faces]) -> Faces | None:
+    """The faces, None where there is none in any frame. Raises other ClipErrors."""
+    try:
+        faces = find()
+    except ClipError as error:
+        if error.reason in NO_FACE:
+            return None
+        raise
+    return faces if faces.present.any() else None
 
 
 def mouths_of(frames: Iterable[U8], faces: Faces) -> U8:

@@ -151,6 +151,9 @@ def test_lost_faces_count_as_nothing_alike(reader: LipReader) -> None:
     assert (whole[6:] == 0).all()
     assert score == pytest.approx(whole[:6].sum() / 12)
     assert values_of(metric, pair(FacelessFootage(np.zeros(12)), clip)) == {"lipscore_avhubert": 0}
+    half.faces = Faces(np.zeros(12, bool), np.full((12, 68, 2), np.nan, np.float32))
+    assert values_of(metric, pair(half, clip)) == {"lipscore_avhubert": 0}
+    half.faces = Faces(present, clip.faces.landmarks_px)
     only_there = metric.measure(pair(clip, half))["per_frame"]
     assert len(only_there) == 6
 
