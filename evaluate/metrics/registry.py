@@ -153,7 +153,8 @@ def lip_reader_weights(protocol: Protocol) -> tuple[str, ...]:
 
 def make_lip_reading(kind: type[WordErrors] | type[LipScore]) -> Callable[[Tools, Protocol], Metric]:
     def make(tools: Tools, protocol: Protocol) -> Metric:
-        path = tools.weights.get(protocol.lip_reader) or Path(protocol.lip_reader)
+        named = tools.weights.get(protocol.lip_reader)
+        path = Path(protocol.lip_reader) if named is None else named.path
         return kind(load_lip_reader(path, tools.device))
 
     return make

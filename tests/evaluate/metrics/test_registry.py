@@ -9,7 +9,7 @@ from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.registry import METRICS, Tools, choose_metrics
 from syncdiff.evaluate.protocol import Protocol, load_protocol, protocol_names
 from syncdiff.pipeline.avhubert.untrained import make_tiny_lip_reader
-from syncdiff.pipeline.weights.published import entry_named
+from syncdiff.pipeline.weights.published import WeightFile, entry_named
 
 
 def test_names_and_columns_are_unique():
@@ -54,7 +54,8 @@ def test_a_lip_reader_is_a_file_or_a_name(tmp_path: Path):
     assert (settings["lip_reader"], settings["untrained"], settings["beam"]) == (path.name, True, 50)
     named = Protocol(lip_reader="avhubert-large-vsr")
     assert METRICS["wer"].weights(named) == ("avhubert-large-vsr",)
-    by_name = METRICS["lipscore"].make(Tools("cpu", {"avhubert-large-vsr": path}), named)
+    file = WeightFile(entry_named("avhubert-large-vsr"), path, "", False)
+    by_name = METRICS["lipscore"].make(Tools("cpu", {"avhubert-large-vsr": file}), named)
     assert by_name.settings()["lip_reader"] == path.name
     elsewhere = load_protocol("reconstruction", lip_reader="nowhere.pt")
     (refused,) = choose_metrics(elsewhere, ["wer"]).not_computed
