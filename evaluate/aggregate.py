@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from syncdiff.evaluate.media_notes import media_notes
 from syncdiff.evaluate.metrics.base import Metric
 from syncdiff.evaluate.metrics.registry import METRICS, Entry, MetricChoice
 from syncdiff.evaluate.pairing.match import Matched
@@ -102,8 +103,13 @@ def assemble(
     versions: Mapping[str, str],
     settings: Mapping[str, Any],
     entries: Entries = METRICS,
+    reencoded: bool = False,
 ) -> Evaluation:
-    """The record of it all. A metric that could not be loaded anywhere moves to `not_computed`."""
+    """The record of it all. A metric that could not be loaded anywhere moves to `not_computed`.
+
+    reencoded: what was scored are copies by one codec.
+    """
+    media = [result.media for result in results if result.media is not None]
     outcomes = [(result.case, outcome) for result in results for outcome in result.outcomes]
     unloaded = _unloaded(chosen.metrics, [outcome for _, outcome in outcomes])
     metrics = tuple(_info(n, entries[n], protocol, results) for n in chosen.metrics if n not in unloaded)
@@ -123,7 +129,7 @@ def assemble(
         weights=_weight_uses(chosen, metrics),
         versions=versions,
         settings=settings,
-        notes=matched.notes,
+        notes=(*matched.notes, *media_notes(matched.methods, media, reencoded=reencoded)),
         groups=matched.groups.of,
         unit=matched.groups.unit,
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -20,6 +22,7 @@ from syncdiff.evaluate.pairing.methods import MatchError, NothingFoundError
 from syncdiff.evaluate.pairing.transcripts import with_transcripts
 from syncdiff.evaluate.protocol import Protocol, load_protocol
 from syncdiff.evaluate.records import Evaluation
+from syncdiff.evaluate.reencode import Codecs, parse_codecs
 from syncdiff.evaluate.report.published import Published, comparable
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError
@@ -140,6 +143,12 @@ def evaluate(
         str | None,
         typer.Option(help="Also wer and lipscore, by this fine-tuned AV-HuBERT: a file or a name."),
     ] = None,
+    reencode: Annotated[
+        str | None,
+        typer.Option(
+            help="Score copies of all results by one codec, such as h264:crf18+aac:128k; tables say so."
+        ),
+    ] = None,
     one_method: Annotated[
         bool | None,
         typer.Option("--one-method/--sub-folders", help="What sub-folders of a single RESULTS are."),
@@ -179,6 +188,7 @@ def evaluate(
     settings = load_protocol(protocol, **{key: value for key, value in chosen_here.items() if value})
     if lip_reader and metrics is None:
         also = ",".join([also or "", *(name for name in LIP_READING if name in settings.on_request)])
+    codecs = None if reencode is None else parse_codecs(reencode)
     published = _published(compare_published, settings)
     results = [path.absolute() for path in results]
     target = (out_dir or default_folder(results, settings)).absolute()
@@ -198,6 +208,8 @@ def evaluate(
         cache=_absolute(cache) or target.parent / "cache",
     )
     check(inputs, out_is_chosen=out_dir is not None)
+    if codecs is not None:  # figures of copies are those of another protocol
+        settings = replace(settings, name=f"{settings.name}, results re-encoded {codecs.name}")
     matched, rows = _match(inputs, settings)
     _announce(settings, matched)
     if baseline is not None and baseline not in matched.methods:
@@ -210,7 +222,7 @@ def evaluate(
         for one in chosen.not_computed:
             out.print(f"not computed: {one.metric}: {escape(one.detail)}", highlight=False, soft_wrap=True)
         raise typer.Exit(0 if chosen.metrics else show.FAILED)
-    evaluation = _score(inputs, settings, matched, chosen, rows, workers, ray_address)
+    evaluation = _score(inputs, settings, matched, chosen, rows, codecs, workers, ray_address)
     _report(evaluation, target, published, baseline, clips, rank_by)
 
 
@@ -308,6 +320,7 @@ def _score(
     matched: Matched,
     chosen: MetricChoice,
     rows: dict[Path, StoredClip],
+    codecs: Codecs | None,
     workers: int | None,
     ray_address: str | None,
 ) -> Evaluation:
@@ -316,7 +329,7 @@ def _score(
     from syncdiff.evaluate.run_ray import run_evaluation  # imports Ray: after `connect`
     from syncdiff.evaluate.score_clip import Work
 
-    work = Work(protocol, chosen.weights, inputs.cache, chosen.metrics, inputs.metric_files)
+    work = Work(protocol, chosen.weights, inputs.cache, chosen.metrics, inputs.metric_files, codecs)
     with show.Meter(out, len(matched.cases)) as meter:
         return run_evaluation(
             work,
@@ -325,7 +338,19 @@ def _score(
             rows,
             inputs.to_dict(),
             lambda p: meter.show(p.clips, p.frames, p.rejects.total()),
+            _print_times,
         )
+
+
+def _print_times(seconds: Mapping[str, float], frames: int) -> None:
+    """Time of each metric measured in this run, the slowest first."""
+    if not frames:
+        return
+    slowest = sorted(seconds.items(), key=lambda pair: -pair[1])
+    each = ", ".join(f"{name} {number:.1f}" for name, number in slowest if number >= 0.05)
+    total = sum(seconds.values())
+    text = f"seconds of all workers for {frames:,} frames: {total:.1f} in all; {each}"
+    out.print(f"{text} (decoding and faces are in the first that asked)", style="dim", highlight=False)
 
 
 def _report(

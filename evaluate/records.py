@@ -168,6 +168,20 @@ class FormatMismatch:
 
 
 @dataclass(frozen=True)
+class MediaFormat:
+    """How a generated video is coded, in ffmpeg's names, as it came. None: the file does not say."""
+
+    method: str
+    clip: str
+    container: str | None
+    video_codec: str | None
+    video_kbps: float | None
+    fps: float | None
+    audio_codec: str | None
+    audio_kbps: float | None
+
+
+@dataclass(frozen=True)
 class WeightUse:
     """A file of weights that figures were made with. verified: its hash is the published one."""
 

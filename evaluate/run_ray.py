@@ -146,10 +146,12 @@ def run_evaluation(
     rows: Mapping[Path, StoredClip],
     settings: Mapping[str, Any],
     on_progress: Callable[[RunProgress], None] = lambda progress: None,
+    on_times: Callable[[Mapping[str, float], int], None] = lambda seconds, frames: None,
 ) -> Evaluation:
     """Score all clips and pool them. `connect` comes first; `rows` says how to write stored references.
 
-    Raises RunError.
+    on_times: told at the end what was measured now: seconds of all workers by metric, and frames. Raises
+    RunError.
     """
     tasks = []
     for case in matched.cases:
@@ -159,6 +161,10 @@ def run_evaluation(
     entries = work.entries()
     with scoring_pool(work) as pool:
         results = score_cases(pool, tasks, on_progress)
+        seconds = dict.fromkeys(chosen.metrics, 0.0)
+        for outcome in (outcome for result in results for outcome in result.outcomes):
+            seconds[outcome.metric] += outcome.seconds
+        on_times(seconds, sum(result.frames for result in results))
         index = index_outcomes(results)
         jobs = pool_jobs(index, chosen, matched.methods)
         pooled = [
@@ -178,6 +184,7 @@ def run_evaluation(
         versions=versions,
         settings=settings,
         entries=entries,
+        reencoded=work.reencode is not None,
     )
 
 

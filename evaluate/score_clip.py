@@ -5,6 +5,9 @@ Whatever goes wrong belongs to one clip and one metric, and is recorded there.
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +19,33 @@ from typing import Any
 import numpy as np
 import torch
 
-from syncdiff.evaluate.cache import Cache, Inputs, Key, is_lasting, load_entry, read_inputs
+from syncdiff.evaluate.cache import (
+    Cache,
+    Inputs,
+    Key,
+    file_digest,
+    is_lasting,
+    load_entry,
+    read_inputs,
+)
 from syncdiff.evaluate.clip_pair import ClipPair, Footage, of_one_length
 from syncdiff.evaluate.metrics.base import Metric, Statistics
 from syncdiff.evaluate.metrics.plugins import all_entries
 from syncdiff.evaluate.metrics.registry import Entry, Tools
 from syncdiff.evaluate.pairing.dataset_references import StoredClip, write_stored
 from syncdiff.evaluate.protocol import Protocol
-from syncdiff.evaluate.records import Case, Failure, FormatMismatch
+from syncdiff.evaluate.records import Case, Failure, FormatMismatch, MediaFormat
+from syncdiff.evaluate.reencode import Codecs, reencode
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.track import make_backend
+from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.plugins import TRACKERS, PluginError, plugin_origin
 from syncdiff.pipeline.records import FPS, ClipError
 from syncdiff.pipeline.store.manifest import package_version, versions
 from syncdiff.pipeline.weights.published import WeightFile, WeightsError
 
 FORMAT = "form"  # the name under which sizes and lengths lie in the cache
+MEDIA = "media"  # and the one of codecs
 MAX_START_DIFFERENCE_S = 0.5 / FPS
 LOAD = "load"
 _PACKAGES = (
@@ -66,6 +80,7 @@ class Work:
     cache: Path
     metrics: tuple[str, ...] = ()
     metric_files: tuple[Path, ...] = ()
+    reencode: Codecs | None = None
 
     def entries(self) -> Mapping[str, Entry]:
         """All metrics by name, those of the user's files and packages too."""
@@ -83,7 +98,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one metric made of one case. entry: its statistics in the cache. new: measured in this run."""
+    """What one metric made of one case. entry: its statistics in the cache. new: measured in this run.
+
+    seconds: what it took; decoding and faces, which metrics share, are in those of the first that asked.
+    """
 
     metric: str
     settings: Mapping[str, Any]
@@ -91,16 +109,21 @@ class Outcome:
     failures: tuple[Failure, ...]
     entry: Path | None = None
     new: bool = False
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class CaseResult:
-    """All outcomes of a case, one for each metric of its task. frames: measured now, for showing progress."""
+    """All outcomes of a case, one for each metric of its task. frames: measured now, for showing progress.
+
+    media: of the generated file as it came, whatever `Work.reencode` made of it.
+    """
 
     case: Case
     mismatch: FormatMismatch | None
     outcomes: tuple[Outcome, ...]
     frames: int
+    media: MediaFormat | None = None
 
 
 def computing_versions(device: str) -> dict[str, str]:
@@ -123,6 +146,13 @@ class Scorer:
     def _versions(self) -> dict[str, str]:
         return computing_versions(self.device)
 
+    @cached_property
+    def _reference_features(self) -> Path:
+        """Folder for features of references by these weights, on this device, with these versions."""
+        weights = {file.entry.name: file.sha256 for file in self._work.weights}
+        facts = json.dumps({"weights": weights, "versions": self._versions}, sort_keys=True)
+        return self._work.cache / "reference-features" / hashlib.sha256(facts.encode()).hexdigest()[:16]
+
     def score(
         self,
         task: Task,
@@ -139,6 +169,9 @@ class Scorer:
         try:
             for path, row in task.rows:
                 write_stored(row, path)
+            media = self._media(case)
+            if self._work.reencode is not None:
+                case = self._reencoded(case, self._work.reencode)
             inputs = read_inputs(case)
         except ClipError as error:
             return failed_case(task, error)
@@ -149,12 +182,34 @@ class Scorer:
         for name in task.metrics:
             if on_metric is not None:
                 on_metric(name)
+            started = time.perf_counter()
             if name in refused:
-                outcomes.append(_failed(case, name, refused[name]))
+                outcome = _failed(case, name, refused[name])
             else:
-                outcomes.append(self._outcome(name, case, pair, inputs))
+                outcome = self._outcome(name, case, pair, inputs)
+            outcomes.append(replace(outcome, seconds=time.perf_counter() - started))
         frames = _frames(pair) if any(outcome.new for outcome in outcomes) else 0
-        return CaseResult(case, self._mismatch(case, pair, inputs), tuple(outcomes), frames)
+        return CaseResult(task.case, self._mismatch(case, pair, inputs), tuple(outcomes), frames, media)
+
+    def _reencoded(self, case: Case, codecs: Codecs) -> Case:
+        """The generated video by these codecs, and with it its sound where that is scored."""
+        copy = reencode(case.generated, codecs, self._work.cache / "reencoded")
+        return replace(case, generated=copy, sound=copy if case.sound == case.generated else case.sound)
+
+    def _media(self, case: Case) -> MediaFormat | None:
+        """How the generated file is coded; None where it cannot be read, which each metric will say."""
+        try:
+            facts = {"metric": MEDIA, "file": file_digest(case.generated), "versions": self._versions}
+            kept = self._cache.load(Key(MEDIA, facts))
+            if kept is None or isinstance(kept, ClipError):
+                info = probe(case.generated)
+                coded = (info.container, info.video_codec, info.video_kbps, info.source_fps)
+                text = json.dumps([*coded, info.audio_codec, info.audio_kbps])
+                kept = {"json": np.frombuffer(text.encode(), np.uint8)}
+                self._cache.save(Key(MEDIA, facts), kept)
+        except ClipError:
+            return None
+        return MediaFormat(case.method, case.clip, *json.loads(kept["json"].tobytes()))
 
     def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
         """A metric's values over the clips whose statistics these are. Raises what the metric raises."""
@@ -163,7 +218,8 @@ class Scorer:
     def _metric(self, name: str) -> Metric:
         """The metric, loaded once. Raises LoadError, each time the same unless memory ran short."""
         if name not in self._metrics:
-            tools = Tools(self.device, {file.entry.name: file for file in self._work.weights})
+            weights = {file.entry.name: file for file in self._work.weights}
+            tools = Tools(self.device, weights, self._reference_features)
             try:
                 self._metrics[name] = self._entries[name].make(tools, self._work.protocol)
             except (MemoryError, torch.OutOfMemoryError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,7 +15,7 @@ from syncdiff.evaluate.metrics.distribution.fid import Fid, build_inception
 from syncdiff.evaluate.metrics.distribution.fvd import Fvd
 from syncdiff.evaluate.metrics.distribution.i3d import build_i3d
 from syncdiff.evaluate.metrics.identity.arcface import OnnxEmbedder
-from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, Identity, TorchScriptEmbedder
+from syncdiff.evaluate.metrics.identity.csim import DlibEmbedder, FaceEmbedder, Identity, TorchScriptEmbedder
 from syncdiff.evaluate.metrics.image.cpbd import Cpbd
 from syncdiff.evaluate.metrics.image.lpips import Lpips, build_lpips
 from syncdiff.evaluate.metrics.image.niqe import Niqe
@@ -44,6 +45,7 @@ from syncdiff.evaluate.metrics.sync.silent_lse import SilentLse, SourceLse
 from syncdiff.evaluate.metrics.sync.syncnet import SyncNet, build_original
 from syncdiff.evaluate.protocol import Protocol
 from syncdiff.evaluate.records import NotComputed
+from syncdiff.evaluate.reference_features import ReferenceFeatures
 from syncdiff.pipeline.avhubert.lip_reader import load_lip_reader
 from syncdiff.pipeline.config import ConfigError
 from syncdiff.pipeline.weights.published import WeightFile, WeightsError, registry, require
@@ -55,11 +57,17 @@ class Tools:
     """What a worker process has at hand.
 
     device: "cpu" or "cuda". weights: files that were found and hashed, by their names in
-    `syncdiff.pipeline.weights.published`.
+    `syncdiff.pipeline.weights.published`. features: folder for features of references, None to keep none.
     """
 
     device: str
     weights: Mapping[str, WeightFile]
+    features: Path | None = None
+
+    def kept(self, network: str) -> ReferenceFeatures:
+        """Features of references by this network."""
+        name = hashlib.sha256(network.encode()).hexdigest()[:16]
+        return ReferenceFeatures(None if self.features is None else self.features / name)
 
     def tensors(self, name: str) -> dict[str, Tensor]:
         """What a file of weights holds. Raises CheckpointError."""
@@ -106,11 +114,14 @@ def make_silent_lips(tools: Tools, protocol: Protocol) -> Metric:
 
 
 def make_identity(tools: Tools, protocol: Protocol) -> Metric:
+    embedder: FaceEmbedder
     if protocol.identity == "dlib":
-        return Identity(DlibEmbedder())
-    if protocol.identity.endswith(".onnx"):
-        return Identity(OnnxEmbedder(Path(protocol.identity)))
-    return Identity(TorchScriptEmbedder(Path(protocol.identity), tools.device))
+        embedder = DlibEmbedder()
+    elif protocol.identity.endswith(".onnx"):
+        embedder = OnnxEmbedder(Path(protocol.identity))
+    else:
+        embedder = TorchScriptEmbedder(Path(protocol.identity), tools.device)
+    return Identity(embedder, tools.kept(embedder.name))
 
 
 def make_lpips(tools: Tools, protocol: Protocol) -> Metric:
@@ -119,7 +130,8 @@ def make_lpips(tools: Tools, protocol: Protocol) -> Metric:
 
 
 def make_fid(tools: Tools, protocol: Protocol) -> Metric:
-    return Fid(build_inception(tools.tensors("inception")).to(tools.device), protocol.fid_region)
+    network = build_inception(tools.tensors("inception")).to(tools.device)
+    return Fid(network, protocol.fid_region, tools.kept("inception"))
 
 
 def avhubert_weights(protocol: Protocol) -> tuple[str, ...]:

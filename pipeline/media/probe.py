@@ -52,8 +52,10 @@ class MediaInfo:
     duration_s: of the whole file. pixel_aspect: width over height of a stored pixel. lead_frames: how often
     the first picture is repeated because the sound starts before it. sound_offset_s: time of the first sound
     sample minus time of frame 0. pixel_format, sample_format: what the decoders deliver, in ffmpeg's names;
-    full_range: luma uses 0 to 255 and not 16 to 235. None stands for what the file does not say. Of several
-    streams of a kind, the first is meant; cover art is no video, and a sound stream without sound is none.
+    full_range: luma uses 0 to 255 and not 16 to 235. container: ffmpeg's name of the format, its first where
+    it has several. video_kbps, audio_kbps: as the container states them. None stands for what the file does
+    not say. Of several streams of a kind, the first is meant; cover art is no video, and a sound stream
+    without sound is none.
     """
 
     has_video: bool
@@ -75,6 +77,9 @@ class MediaInfo:
     pixel_format: str | None = None
     full_range: bool = False
     sample_format: str | None = None
+    container: str | None = None
+    video_kbps: float | None = None
+    audio_kbps: float | None = None
 
 
 def probe(path: Path, *, stall_s: float = STALL_S) -> MediaInfo:
@@ -176,7 +181,7 @@ def _first_entries(text: str) -> dict[str, dict[str, str]]:
 def _read_report(report: str, firsts: dict[str, dict[str, str]]) -> MediaInfo:
     """MediaInfo from ffmpeg's report of an input and the first picture and sound that it decoded."""
     picture, sound = firsts.get("video"), firsts.get("audio")
-    facts: dict[str, Any] = {"duration_s": None}
+    facts: dict[str, Any] = {"duration_s": None, "container": _match(r"^Input #0, (\w+)", report)}
     if duration := re.search(r"^  Duration: (\d+):(\d\d):(\d\d\.\d+)", report, re.MULTILINE):
         hours, minutes, seconds = map(float, duration.groups())
         facts["duration_s"] = hours * 3600 + minutes * 60 + seconds
@@ -201,6 +206,7 @@ def _read_report(report: str, firsts: dict[str, dict[str, str]]) -> MediaInfo:
             "full_range": bool(pixels and ("(pc" in pixels[0] or pixels[1].startswith("yuvj"))),
             "source_fps": _rate(stream, "fps"),
             "nominal_fps": _rate(stream, "tbr"),
+            "video_kbps": _rate(stream, "kb/s"),
             "rotation_deg": float(_match(r"rotation of (-?[\d.]+) degrees", stream) or 0.0),
         }
     if sound:
@@ -210,6 +216,7 @@ def _read_report(report: str, firsts: dict[str, dict[str, str]]) -> MediaInfo:
             "audio_hz": int(sound["sample_rate"]),
             "audio_channels": _channels(_match(r"Audio: .*? Hz, ([^,\n]+)", stream) or ""),
             "sample_format": _match(r"Audio: .*? Hz, [^,\n]+, (\w+)", stream),
+            "audio_kbps": _rate(stream, "kb/s"),
         }
     if picture and sound:
         gap = Fraction(int(picture["pts"]) - int(sound["pts"]), 1_000_000)
@@ -232,7 +239,7 @@ def _pictures(report: str) -> list[str]:
 
 
 def _match(pattern: str, text: str) -> str | None:
-    match = re.search(pattern, text)
+    match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else None
 
 

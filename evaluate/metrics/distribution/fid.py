@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
 from syncdiff.evaluate.metrics.regions import Region, own_crops
+from syncdiff.evaluate.reference_features import ReferenceFeatures
 from syncdiff.pipeline.records import F32, U8, ClipError
 
 F64 = NDArray[np.float64]
@@ -42,18 +43,24 @@ class Fid(Metric):
     per_clip = False
     version = 2
 
-    def __init__(self, network: nn.Module, region: Region) -> None:
+    def __init__(self, network: nn.Module, region: Region, kept: ReferenceFeatures | None = None) -> None:
         self._network = network
         self._region: Region = region
+        self._kept = kept or ReferenceFeatures()
 
     def settings(self) -> dict[str, Any]:
         return {"region": self._region, "resize": f"{INPUT_PX}x{INPUT_PX} bilinear, by the network"}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        sides = [inception_features(self._network, own) for own in own_crops(pair, self._region)]
-        if not min(map(len, sides)):
+        own, references = own_crops(pair, self._region)
+        generated = inception_features(self._network, own)
+        reference = self._kept.of(
+            ((picture,) for picture in references),
+            lambda items: inception_features(self._network, (picture for (picture,) in items)),
+        )
+        if not min(len(generated), len(reference)):
             raise ClipError(self.name, "no-frames", "there is no frame to compare")
-        return dict(zip(("generated", "reference"), sides, strict=True))
+        return {"generated": generated, "reference": reference}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         return {}

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value, face_lost
+from syncdiff.evaluate.reference_features import ReferenceFeatures
 from syncdiff.pipeline.faces.align import fit_similarities
 from syncdiff.pipeline.file_hash import sha256_file
 from syncdiff.pipeline.records import F32, U8, ClipError
@@ -58,8 +59,9 @@ class Identity(Metric):
     values = (Value("csim", "CSIM", "higher"), face_lost("csim"))
     version = 2
 
-    def __init__(self, embedder: FaceEmbedder) -> None:
+    def __init__(self, embedder: FaceEmbedder, kept: ReferenceFeatures | None = None) -> None:
         self._embedder = embedder
+        self._kept = kept or ReferenceFeatures()
 
     def settings(self) -> dict[str, Any]:
         return {"network": self._embedder.name, "frame_step": FRAME_STEP}
@@ -70,14 +72,21 @@ class Identity(Metric):
         wanted[np.arange(len(wanted)) % FRAME_STEP != 0] = False
         if not wanted.any():
             raise ClipError(self.name, "no-face", "the reference's face is in no sampled frame")
-        cosines = [
-            _cosine(
-                self._embedder.embed(generated_frame, generated.landmarks_px[index]),
-                self._embedder.embed(reference_frame, reference.landmarks_px[index]),
+        theirs = iter(
+            self._kept.of(
+                (
+                    (frame, reference.landmarks_px[index])
+                    for index, (_, frame) in enumerate(pair.frames())
+                    if wanted[index] and generated.present[index]
+                ),
+                lambda faces: np.array([self._embedder.embed(*face) for face in faces]),
             )
+        )
+        cosines = [
+            _cosine(self._embedder.embed(frame, generated.landmarks_px[index]), next(theirs))
             if generated.present[index]
             else MISS
-            for index, (generated_frame, reference_frame) in enumerate(pair.frames())
+            for index, (frame, _) in enumerate(pair.frames())
             if wanted[index]
         ]
         return {"per_frame": np.array(cosines), "lost": ~generated.present[wanted]}
