@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces, Footage
 from syncdiff.evaluate.records import Case, Evaluation
+from syncdiff.evaluate.report.clip_videos import write_clip_video
 from syncdiff.evaluate.report.tables import MAGNITUDE, ReportTables, ValueColumn
 from syncdiff.pipeline.faces.backend import FaceBackend
 from syncdiff.pipeline.faces.head_pose import interocular_px, mouth_opening
@@ -44,12 +46,19 @@ class RankedClip:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Data addresses of the three pictures, "" where there is none; the chart; what could not be shown."""
+    """Data addresses of the three pictures, "" where there is none; the charts; what could not be shown.
+
+    video: address of a video of the clip, "" where none was to be written. difference: the chart of how far
+    the mouths lie apart, and its height in grey levels.
+    """
 
     frames: str = ""
     mouths: str = ""
     slices: str = ""
     chart: Markup = field(default_factory=Markup)
+    video: str = ""
+    difference: Markup = field(default_factory=Markup)
+    most_difference: float = 0.0
     notes: tuple[str, ...] = ()
     shape: str = ""
     paired: bool = False
@@ -111,8 +120,12 @@ class Excerpt(Footage):
         return _Beginning(self.path, self.info)
 
 
-def draw_clips(cases: Sequence[Case], backend: FaceBackend, most_bytes: int) -> list[Pictures]:
+def draw_clips(
+    cases: Sequence[Case], backend: FaceBackend, most_bytes: int, videos: Path | None = None
+) -> list[Pictures]:
     """Pictures of the first seconds of each case, at most about `most_bytes` a case as JPEG.
+
+    videos: the page's folder, below which a video of each case is written; None writes none.
 
     What cannot be read or holds no face becomes a note. Cases of one reference are drawn one after the other,
     so that its face is followed once.
@@ -125,16 +138,20 @@ def draw_clips(cases: Sequence[Case], backend: FaceBackend, most_bytes: int) -> 
             reference = None
         elif reference is None or reference.path != path:
             reference = Excerpt(path, lambda: backend)
-        drawn[index] = _draw_clip(cases[index], reference, backend, most_bytes)
+        drawn[index] = _draw_clip(cases[index], reference, backend, most_bytes, videos)
     return [drawn[index] for index in range(len(cases))]
 
 
-def _draw_clip(case: Case, reference: Excerpt | None, backend: FaceBackend, most_bytes: int) -> Pictures:
+def _draw_clip(
+    case: Case, reference: Excerpt | None, backend: FaceBackend, most_bytes: int, videos: Path | None
+) -> Pictures:
     generated, sound = Excerpt(case.generated, lambda: backend), Footage(case.sound, lambda: backend)
     pair = ClipPair(case.clip, generated, reference, sound, by_time=True)
     try:
         count = pair.generated.num_frames if reference is None else pair.num_frames
-        return _draw(pair, count, most_bytes)
+        drawn = _draw(pair, count, most_bytes)
+        video = "" if videos is None else write_clip_video(pair, case.method, count, videos)
+        return replace(drawn, video=video)
     except ClipError as error:
         return Pictures(notes=(f"cannot be shown: {error.reason}: {error.detail}",))
 
@@ -151,12 +168,13 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
             reference = pair.reference_faces
         except ClipError as error:
             notes.append(f"reference: {error.reason}: {error.detail}")
+    *pictures, apart = _gather(pair, count, reference or generated)
     frames, mouths, slices = (
         data_address(picture, int(most_bytes * share)) if picture is not None else ""
-        for picture, share in zip(
-            _gather(pair, count, reference or generated), (0.6, 0.25, 0.15), strict=True
-        )
+        for picture, share in zip(pictures, (0.6, 0.25, 0.15), strict=True)
     )
+    most = max(8.0, float(apart.max())) if len(apart) else 0.0  # a difference of 8 levels is hardly seen
+    curve = Series("difference", "difference", apart, 0.0, most, filled=True)
     width, height = pair.generated.size_px
     seconds = f"{count / FPS:.1f} s" if count < EXCERPT_FRAMES else f"the first {count / FPS:.0f} s"
     return Pictures(
@@ -164,14 +182,19 @@ def _draw(pair: ClipPair, count: int, most_bytes: int) -> Pictures:
         mouths=mouths,
         slices=slices,
         chart=_chart(pair, generated, reference, count),
+        difference=timeline([curve], rate_hz=FPS, label="difference in the mouth") if most else Markup(""),
+        most_difference=most,
         notes=tuple(notes),
         shape=f"{width} × {height}, {seconds}",
         paired=pair.reference is not None,
     )
 
 
-def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None, U8 | None, U8 | None]:
-    """Whole frames, mouths, and a line through the mouth of every frame; each generated over reference."""
+def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None, U8 | None, U8 | None, F32]:
+    """Whole frames, mouths, and a line through the mouth of every frame; each generated over reference.
+
+    Last the mean absolute difference of the mouths in grey levels [T], empty where there is no pair of them.
+    """
     width, height = (pair.reference or pair.generated).size_px
     strip_frames = round(STRIP_WIDTH_PX / min(FRAME_HEIGHT_PX * width / height, MOST_FRAME_WIDTH_PX))
     whole_at, mouth_at = set(_evenly(count, strip_frames)), set(_evenly(count, MOUTHS))
@@ -179,6 +202,7 @@ def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None,
     whole: list[list[U8]] = []
     mouths: list[list[U8]] = []
     lines: list[list[U8]] = []
+    apart: list[float] = []
     stream = ((f,) for f in pair.generated.frames()) if pair.reference is None else pair.frames()
     for t, rows in zip(range(count), stream, strict=False):
         if t in whole_at:
@@ -186,9 +210,12 @@ def _gather(pair: ClipPair, count: int, place: Faces | None) -> tuple[U8 | None,
         if boxes is not None:
             cut = [_cut_mouth(frame, boxes[min(t, len(boxes) - 1)]) for frame in rows]
             lines.append([_line(mouth) for mouth in cut])
+            if len(cut) == 2:
+                apart.append(float(cv2.absdiff(cut[0], cut[1]).mean()))
             if t in mouth_at:
                 mouths.append(cut)
-    return _stack(whole, SEAM_PX), _stack(mouths, SEAM_PX), _stack(lines, 0)
+    pictures = _stack(whole, SEAM_PX), _stack(mouths, SEAM_PX), _stack(lines, 0)
+    return *pictures, np.array(apart, np.float32)
 
 
 def _evenly(count: int, number: int) -> list[int]:

@@ -1,4 +1,5 @@
-"""`report.html`: one file that opens from disk, loads nothing, and runs no script but its table sorter."""
+"""`report.html`: a file that opens from disk, loads nothing but the clips' videos from a folder beside it,
+and runs no script but its table sorter."""
 
 from __future__ import annotations
 
@@ -232,7 +233,7 @@ def show_clips(
         backend = make_backend(str(evaluation.protocol.get("tracker", "dlib")))
     except ClipError as error:
         return [(f"no pictures: {error.reason}: {error.detail}", [])]
-    pictures = draw_clips([ranked.case for ranked in chosen], backend, budget)
+    pictures = draw_clips([ranked.case for ranked in chosen], backend, budget, folder)
     shown: dict[str, list[Shown]] = {}
     for ranked, drawn in zip(chosen, pictures, strict=True):
         case = ranked.case

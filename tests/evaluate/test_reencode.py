@@ -13,12 +13,14 @@ from syncdiff.pipeline.media.probe import probe
 from syncdiff.pipeline.media.read import open_video
 from syncdiff.pipeline.records import ClipError
 
-from .conftest import picture, tone
+from .conftest import tone
 
 
 @pytest.fixture(scope="module")
 def clip(make_media: Callable[..., Path]) -> Path:
-    return make_media("in.avi", *picture(0.4, size="65x48"), *tone(0.4), "-c:v", "mjpeg", "-c:a", "pcm_s16le")
+    odd = ["-f", "lavfi", "-i", "testsrc=duration=0.4:rate=25:size=65x48"]
+    coded = ["-c:v", "mjpeg", "-pix_fmt", "yuvj444p", "-c:a", "pcm_s16le"]
+    return make_media("in.avi", *odd, *tone(0.4), *coded)
 
 
 @pytest.mark.parametrize("text", [DEFAULT, "h265:crf30+mp3:64k", "ffv1+pcm", "h264:crf0+flac"])
