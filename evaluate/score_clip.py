@@ -209,6 +209,8 @@ class Scorer:
                 self._cache.save(Key(MEDIA, facts), kept)
         except ClipError:
             return None
+        except OSError as error:
+            raise StorageError(f"{self._cache.folder} cannot be written: {error}") from error
         return MediaFormat(case.method, case.clip, *json.loads(kept["json"].tobytes()))
 
     def pool(self, name: str, entries: Sequence[Path]) -> dict[str, float]:
