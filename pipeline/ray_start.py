@@ -59,8 +59,8 @@ def connect(workers: int | None, address: str | None) -> None:
                 _system_config={"prestart_worker_first_driver": False},
                 **quiet,
             )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise RunError(f"could not start or join Ray: {error}") from error
+    except Exception as error:  # bare ones too: Ray has no class for a server of its own that died or is late
+        raise RunError(f"could not start or join Ray: {type(error).__name__}: {error}; run again") from error
 
 
 def check_reachable(address: str) -> None:

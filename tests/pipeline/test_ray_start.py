@@ -71,3 +71,24 @@ def test_no_worker_is_started_before_there_is_work() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert "raylet" in done.stdout and "ray::IDLE" not in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.long  # Ray waits for half a minute
+@pytest.mark.parametrize("server", ["gcs_server", "raylet"])
+def test_a_server_of_rays_that_dies_while_it_starts_is_a_sentence(server: str) -> None:
+    """Not a traceback, and not a wait for ever."""
+    code = (
+        "import sys, threading, time, psutil\n"
+        "from syncdiff.pipeline.ray_start import connect\n"
+        "def kill():\n"
+        "    while True:\n"
+        "        for process in psutil.Process().children():\n"
+        "            if process.name() == sys.argv[1]:\n"
+        "                return process.kill()\n"
+        "        time.sleep(0.01)\n"
+        "threading.Thread(target=kill, daemon=True).start()\n"
+        "connect(1, None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, server], capture_output=True, text=True, timeout=300)
+    assert done.returncode
+    assert "RunError: could not start or join Ray" in done.stderr, done.stderr[-1500:]
