@@ -98,7 +98,7 @@ def load_model(path: Path, device: str = "auto", **sampling: Any) -> Model:
         spec = AudioSpec(**state["audio"])
         hubert = EncoderConfig(**state["hubert"]) if state["hubert"] else None
         facts = {name: state[name] for name in ("preparation", "extractor", "step")}
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{checkpoint}: state.json is not what a training writes: {error!r}") from error
     space = make_space(config.model)
 

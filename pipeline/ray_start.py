@@ -38,6 +38,8 @@ def connect(workers: int | None, address: str | None) -> None:
         # Ray's switch for "no cluster", named after the systems on which that is the default. It alone makes
         # all of Ray's servers bind to the loopback address (Ray 2.60 replaces a node address of 127.0.0.1).
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        # Else Ray reports to its makers what it is used for.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
     # Ray ends its processes when ours exits; Ctrl-C in that half second would only print a traceback.
