@@ -123,6 +123,9 @@ def plain_user(small_raw: Path, small_store: Path, untrained: Path) -> Iterator[
     """How a command is run by `nobody`, and a folder that all may enter with a copy of the inputs."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("root alone can become another user")
+    user: Argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if subprocess.run([*user, executable("python"), "-c", ""], check=False, capture_output=True).returncode:
+        pytest.skip("a plain user may not run the Python that is installed here")
     with tempfile.TemporaryDirectory(prefix="syncdiff-faults-") as name:
         place = Path(name)
         shutil.copytree(small_raw, place / "raw")
@@ -132,7 +135,6 @@ def plain_user(small_raw: Path, small_store: Path, untrained: Path) -> Iterator[
         for path in (place, *place.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
         os.chown(place / "home", 65534, 65534)
-        user: Argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
         yield [*user, "env", f"HOME={place / 'home'}", f"TMPDIR={place / 'home'}"], place
 
 
