@@ -212,8 +212,11 @@ class ClipView:
         """Feature steps [M,D] of the frames [start, stop), as stored (float32 or float16).
 
         An extractor at 25 Hz has one step a frame; one at another rate gives the steps from
-        floor(start·rate/25) to floor(stop·rate/25). None where the row has nothing to extract from.
+        floor(start·rate/25) to floor(stop·rate/25). None where the row has nothing to extract from. Raises
+        IndexError unless 0 <= start <= stop <= num_frames.
         """
+        if not 0 <= start <= (self.num_frames if stop is None else stop) <= self.num_frames:
+            raise self._no_such_frames(f"[{start}, {'end' if stop is None else stop})")
         path = self.dataset.paths.features(extractor_id, self.shard)
         if extractor_id not in self.dataset.manifest["features"] and not path.is_file():
             present = ", ".join(self.dataset.manifest["features"]) or "none"
@@ -242,12 +245,21 @@ class ClipView:
         return self._reader.cell(self.row_group, self.offset, name)
 
     def blobs(self, name: str, indices: Sequence[int] | slice | None = None) -> list[bytes]:
-        """Images of a per-frame column as they are stored (JPEG or PNG bytes)."""
+        """Images of a per-frame column as they are stored (JPEG or PNG bytes).
+
+        indices: frame numbers from 0, or a slice as Python has them. Raises IndexError for a number that no
+        frame has: -1 stands for "none" in the index columns, never for the last frame.
+        """
         values = self._cell(name).values
         if indices is None:
             indices = slice(None)
-        wanted = range(len(values))[indices] if isinstance(indices, slice) else indices
-        return [values[int(i)].as_py() for i in wanted]
+        wanted = range(len(values))[indices] if isinstance(indices, slice) else [int(i) for i in indices]
+        if wanted and not 0 <= min(wanted) <= max(wanted) < len(values):
+            raise self._no_such_frames(str([i for i in wanted if not 0 <= i < len(values)]))
+        return [values[i].as_py() for i in wanted]
+
+    def _no_such_frames(self, asked: str) -> IndexError:
+        return IndexError(f"{self.clip_id} has frames 0 to {self.num_frames - 1}; asked for {asked}")
 
 
 def open_dataset(path: str | Path, split: str | None = None) -> Dataset:

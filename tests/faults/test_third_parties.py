@@ -37,8 +37,8 @@ socket.socket.connect = socket.socket.connect_ex = trapped_connect
 """
 
 
-# Ray 2.60 asks the machine's own network who hosts it (UsageStatsHead.run), even where its reports are switched
-# off; nothing is sent and nothing leaves the link. No setting of Ray's stops it.
+# Ray 2.60 asks the machine's own network who hosts it (UsageStatsHead.run), even where its reports are
+# switched off; nothing is sent and nothing leaves the link. No setting of Ray's stops it.
 RAY_ASKS_ITS_HOST = ("169.254.169.254", "metadata.google.internal")
 
 
