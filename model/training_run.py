@@ -28,6 +28,8 @@ from syncdiff.model.network import AudioStats, SyncDiffNet
 from syncdiff.model.space import Space, make_space
 from syncdiff.pipeline.config import ConfigError, differences, to_mapping
 from syncdiff.pipeline.records import CheckpointError
+from syncdiff.pipeline.store.paths import StorePaths
+from syncdiff.pipeline.store.prep_run import locked
 from syncdiff.pipeline.store.read import Dataset, open_dataset
 
 # What may differ from the checkpoint that a run goes on from: nothing that shapes the model or its samples.
@@ -247,9 +249,11 @@ def resumable_state(config: TrainConfig, dataset: Dataset, checkpoint: Path) -> 
 
 
 def start_again(out: Path) -> None:
-    """Remove what a run left in its folder, and nothing else."""
-    for part in ("checkpoints", "logs", "samples"):
-        shutil.rmtree(out / part, ignore_errors=True)
+    """Remove what a run left in its folder, and nothing else; the lock stays. PlanError while it runs."""
+    if out.is_dir():
+        with locked(StorePaths(out)):
+            for part in ("checkpoints", "logs", "samples"):
+                shutil.rmtree(out / part, ignore_errors=True)
 
 
 def resume_state(run: TrainingRun) -> None:

@@ -151,6 +151,9 @@ def trained(place: Path) -> None:
     (place / "results/carphone").mkdir(parents=True)
     for name in ("00001", "00002", "00001__carphone_00002"):
         shutil.copy(clip, place / f"results/carphone/{name}.mp4")
+    for method in ("wav2lip-silent", "musetalk-silent"):
+        (place / method / "carphone").mkdir(parents=True)
+        shutil.copy(clip, place / method / "carphone/00001.mp4")
     (place / "filelists").mkdir()
     (place / "filelists/lrs2.txt").write_text("carphone/00002 carphone/00001\n")
 

@@ -14,7 +14,7 @@ from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.faces.landmark_tracker import LandmarkTracker
 from syncdiff.pipeline.faces.smooth import fill_gaps, smooth_landmarks
 from syncdiff.pipeline.faces.tracker import DetectionTracker, TrackConfig, Tracker, TrackState
-from syncdiff.pipeline.plugins import TRACKERS, load_plugin
+from syncdiff.pipeline.plugins import TRACKERS, PluginError, load_plugin, plugin_names
 from syncdiff.pipeline.records import U8, ClipError, Track
 
 __all__ = ["FaceBackend", "TrackConfig", "TrackResult", "make_backend", "track_faces"]
@@ -110,5 +110,8 @@ def make_backend(name: str) -> FaceBackend:
         from syncdiff.pipeline.faces.fan import FaceAlignmentBackend  # brings torch, which dlib does without
 
         return FaceAlignmentBackend()
+    if name not in plugin_names(TRACKERS):
+        known = ["dlib", "face-alignment", *plugin_names(TRACKERS)]
+        raise PluginError(f"no tracker {name!r}: there are {', '.join(known[:-1])} and {known[-1]}")
     backend: FaceBackend = load_plugin(TRACKERS, name).value()
     return backend

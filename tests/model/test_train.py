@@ -315,7 +315,9 @@ def test_start_again_removes_the_run_and_nothing_else(store: Path, tiny: Tiny, t
     train(tiny(data=str(store), out=str(tmp_path)), quiet)
     (tmp_path / "notes.txt").write_text("mine")
     run_module.start_again(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.yaml", "notes.txt"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".work", "config.yaml", "notes.txt"]
+    with locked(StorePaths(tmp_path)), pytest.raises(PlanError, match="another run is writing"):
+        run_module.start_again(tmp_path)  # its checkpoints are not taken from under it
 
 
 def test_no_gpu_where_one_is_asked_for(
