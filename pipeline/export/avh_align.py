@@ -19,7 +19,7 @@ from syncdiff.pipeline.export.base import (
     export_clips,
     features_of,
     folder_name,
-    write_lines,
+    write_split_lists,
 )
 from syncdiff.pipeline.store.read import ClipView, Dataset
 
@@ -55,11 +55,12 @@ def export_avh_align(
         return {out / f"{folder_name(clip.clip_id)}.npz": buffer.getvalue()}
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    lines: dict[str, list[str]] = {}
-    for clip in clips:
-        split, _, rest = folder_name(clip.clip_id).partition("/")
-        rows = lines.setdefault(split, ["path,label,num_frames"])
-        rows.append(f"{rest}.mp4,{REAL},{clip.num_frames}")
-    for split, rows in lines.items():
-        write_lines(out / f"{split}_labels.csv", rows)
+    write_split_lists(
+        clips,
+        lambda split: out / f"{split}_labels.csv",
+        lambda clip: f"{folder_name(clip.clip_id).partition('/')[2]}.mp4,{REAL},{clip.num_frames}",
+        # the loader looks for a clip in the folder of its split, which is the first part of the name
+        split_of=lambda clip: folder_name(clip.clip_id).partition("/")[0],
+        header="path,label,num_frames",
+    )
     return counts

@@ -5,14 +5,15 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import quote
 
 import numpy as np
 import soundfile
+from numpy.typing import NDArray
 
 from syncdiff.pipeline.datasets.listing import source_path
 from syncdiff.pipeline.faces.align import to_crop
@@ -118,6 +119,28 @@ def write_whole(path: Path, content: Content) -> None:
 def write_lines(path: Path, lines: list[str]) -> None:
     """A list file, one entry a line, replaced whole: it is made from all rows at every run."""
     write_whole(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def write_split_lists(
+    clips: Iterable[ClipView],
+    path_of: Callable[[str], Path],
+    entry_of: Callable[[ClipView], str],
+    split_of: Callable[[ClipView], str] = lambda clip: str(clip.value("split")),
+    header: str | None = None,
+) -> None:
+    """A list file for each split, with an entry a row, below a header line where a loader skips the first."""
+    lists: dict[str, list[str]] = {}
+    for clip in clips:
+        lists.setdefault(split_of(clip), [] if header is None else [header]).append(entry_of(clip))
+    for split, entries in lists.items():
+        write_lines(path_of(split), entries)
+
+
+def npy_bytes(values: NDArray[Any]) -> bytes:
+    """An array as a .npy file, without pickles."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def wav_bytes(clip: ClipView) -> bytes:

@@ -8,12 +8,10 @@ antonibigata/keysync (cfff7cf).
 
 from __future__ import annotations
 
-import io
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -30,10 +28,11 @@ from syncdiff.pipeline.export.base import (
     features_of,
     flat_name,
     folder_name,
+    npy_bytes,
     pictures_of,
     transcript_of,
     wav_bytes,
-    write_lines,
+    write_split_lists,
 )
 from syncdiff.pipeline.media.write import PLAYABLE, write_video
 from syncdiff.pipeline.records import F32, U8
@@ -64,16 +63,17 @@ def export_talklip(
         return {
             out / "video" / f"{name}.mp4": partial(_write_frames, pictures),
             out / "audio" / f"{name}.wav": wav_bytes(clip),
-            out / "bbx" / f"{name}.npy": _npy(_whole_boxes(pictures)),
+            out / "bbx" / f"{name}.npy": npy_bytes(_whole_boxes(pictures)),
             out / "text" / f"{name}.txt": text.encode(),
         }
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    lists: dict[str, list[str]] = {}
-    for clip in clips:
-        lists.setdefault(fairseq_split(clip), []).append(folder_name(clip.clip_id))
-    for split, names in lists.items():
-        write_lines(out / "filelist" / f"{split}.txt", names)
+    write_split_lists(
+        clips,
+        lambda split: out / "filelist" / f"{split}.txt",
+        lambda clip: folder_name(clip.clip_id),
+        split_of=fairseq_split,
+    )
     return counts
 
 
@@ -103,7 +103,7 @@ def export_latentsync(
         return {place(clip): partial(_write_latentsync, clip, raw, size_px)}
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    _write_split_lists(out, clips, lambda clip: str(place(clip)))
+    write_split_lists(clips, lambda split: out / f"{split}.txt", lambda clip: str(place(clip)))
     return counts
 
 
@@ -183,7 +183,12 @@ def export_musetalk(
         }
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    _write_split_lists(out, clips, lambda clip: f"{flat_name(clip.clip_id)}.json", header="meta")
+    write_split_lists(
+        clips,
+        lambda split: out / f"{split}.txt",
+        lambda clip: f"{flat_name(clip.clip_id)}.json",
+        header="meta",
+    )
     return counts
 
 
@@ -202,13 +207,17 @@ def export_keysync(
     """
     out = out.absolute()
 
-    def files_of(clip: ClipView) -> Mapping[Path, Content]:
+    def place(clip: ClipView) -> Path:
         # The loader cuts a name at its first dot to find the embedding
-        name, pictures = flat_name(clip.clip_id).replace(".", "%2E"), pictures_of(clip, raw)
+        name = flat_name(clip.clip_id).replace(".", "%2E")
+        return out / "videos" / f"{name}.mp4"
+
+    def files_of(clip: ClipView) -> Mapping[Path, Content]:
+        name, pictures = place(clip).stem, pictures_of(clip, raw)
         files: dict[Path, Content] = {
-            out / "videos" / f"{name}.mp4": partial(_write_frames, pictures),
+            place(clip): partial(_write_frames, pictures),
             out / "audios" / f"{name}.wav": wav_bytes(clip),
-            out / "landmarks" / f"{name}.npy": _npy(pictures.landmarks_px),
+            out / "landmarks" / f"{name}.npy": npy_bytes(pictures.landmarks_px),
         }
         for kind, extractor_id in (features or {}).items():
             values = features_of(clip, extractor_id)
@@ -219,21 +228,8 @@ def export_keysync(
         return files
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    _write_split_lists(
-        out, clips, lambda clip: str(out / "videos" / f"{flat_name(clip.clip_id).replace('.', '%2E')}.mp4")
-    )
+    write_split_lists(clips, lambda split: out / f"{split}.txt", lambda clip: str(place(clip)))
     return counts
-
-
-def _write_split_lists(
-    out: Path, clips: Iterable[ClipView], entry_of: Callable[[ClipView], str], header: str | None = None
-) -> None:
-    """`<split>.txt` with an entry a row, below a header line where the loader skips the first."""
-    lists: dict[str, list[str]] = {}
-    for clip in clips:
-        lists.setdefault(str(clip.value("split")), [] if header is None else [header]).append(entry_of(clip))
-    for split, entries in lists.items():
-        write_lines(out / f"{split}.txt", entries)
 
 
 def _whole_boxes(pictures: Pictures) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
@@ -247,9 +243,3 @@ def _whole_boxes(pictures: Pictures) -> np.ndarray[tuple[int, int], np.dtype[np.
 def _write_frames(pictures: Pictures, path: Path, clip: ClipView | None = None) -> None:
     """The pictures as an mp4, with the sound of `clip` where that is given."""
     write_video(path, pictures.frames, None if clip is None else clip.audio(), PLAYABLE)
-
-
-def _npy(values: np.ndarray[Any, Any]) -> bytes:
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()

@@ -12,14 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from syncdiff.pipeline.export.base import (
     Content,
     ExportCounts,
     OnClip,
     export_clips,
     folder_name,
+    npy_bytes,
     wav_bytes,
     write_whole,
 )
@@ -93,9 +92,7 @@ def _feature_files(clip: ClipView, features: Sequence[str]) -> Iterator[tuple[st
     for name in features:
         values = clip.features(name)
         if values is not None:
-            buffer = io.BytesIO()
-            np.save(buffer, values, allow_pickle=False)
-            yield f"{name}.npy", buffer.getvalue()
+            yield f"{name}.npy", npy_bytes(values)
 
 
 def _meta(clip: ClipView) -> bytes:

@@ -12,7 +12,7 @@ from syncdiff.pipeline.export.base import (
     export_clips,
     folder_name,
     wav_bytes,
-    write_lines,
+    write_split_lists,
 )
 from syncdiff.pipeline.store.read import ClipView, Dataset
 
@@ -31,9 +31,7 @@ def export_wav2lip(dataset: Dataset, out: Path, on_clip: OnClip = lambda clip: N
         return {**images, folder / "audio.wav": wav_bytes(clip)}
 
     counts, clips = export_clips(dataset, files_of, on_clip)
-    lists: dict[str, list[str]] = {}
-    for clip in clips:
-        lists.setdefault(clip.value("split"), []).append(folder_name(clip.clip_id))
-    for split, names in lists.items():
-        write_lines(out / "filelists" / f"{split}.txt", names)
+    write_split_lists(
+        clips, lambda split: out / "filelists" / f"{split}.txt", lambda clip: folder_name(clip.clip_id)
+    )
     return counts
