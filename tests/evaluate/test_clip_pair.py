@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from syncdiff.evaluate.clip_pair import ClipPair, Faces, Footage, merge_tracks, resize
+from syncdiff.evaluate.format_mismatch import format_mismatch, measure_format
 from syncdiff.evaluate.records import Case, FormatMismatch
-from syncdiff.evaluate.score_clip import format_mismatch, measure_format
 from syncdiff.pipeline.faces.backend import MEAN_SHAPE, box_of_shape
 from syncdiff.pipeline.faces.dlib import DlibBackend
 from syncdiff.pipeline.records import ClipError, Track
