@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import cv2
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
@@ -23,10 +22,10 @@ from skimage.feature import canny
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
-from syncdiff.pipeline.records import U8, Bool, ClipError
+from syncdiff.evaluate.metrics.image.sampled_frames import FRAME_STEP, sampled_grey
+from syncdiff.pipeline.records import U8, Bool
 
 F64 = NDArray[np.float64]
-FRAME_STEP = 5
 BLOCK_PX = 64
 EDGE_BLOCK_SHARE = 0.002
 BETA = 3.6
@@ -45,16 +44,8 @@ class Cpbd(Metric):
         return {"region": "frame", "frame_step": FRAME_STEP}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        width, height = pair.generated.size_px
-        if min(width, height) < BLOCK_PX:
-            detail = f"CPBD needs {BLOCK_PX}x{BLOCK_PX} pixels, the picture has {width}x{height}"
-            raise ClipError(self.name, "too-small", detail)
-        values = [
-            cpbd(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8))
-            for index, frame in enumerate(pair.generated.frames())
-            if index % FRAME_STEP == 0
-        ]
-        return {"per_frame": np.array(values)}
+        grey = sampled_grey(pair, self.name, BLOCK_PX)
+        return {"per_frame": np.array([cpbd(picture) for picture in grey])}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         return {"cpbd_original": float(np.mean(statistics["per_frame"]))}

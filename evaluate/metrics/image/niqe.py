@@ -17,7 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
@@ -25,10 +24,10 @@ from scipy.special import gamma
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
-from syncdiff.pipeline.records import U8, ClipError
+from syncdiff.evaluate.metrics.image.sampled_frames import FRAME_STEP, sampled_grey
+from syncdiff.pipeline.records import U8
 
 F64 = NDArray[np.float64]
-FRAME_STEP = 5
 BLOCK_PX = 96
 MIN_SIDE_PX = 2 * BLOCK_PX
 AXIS = np.exp(-(np.arange(-3, 4) ** 2) / (2 * (7 / 6) ** 2))
@@ -58,16 +57,8 @@ class Niqe(Metric):
         return {"region": "frame", "frame_step": FRAME_STEP}
 
     def measure(self, pair: ClipPair) -> Statistics:
-        width, height = pair.generated.size_px
-        if min(width, height) < MIN_SIDE_PX:
-            detail = f"NIQE needs {MIN_SIDE_PX}x{MIN_SIDE_PX} pixels, the picture has {width}x{height}"
-            raise ClipError(self.name, "too-small", detail)
-        values = [
-            self.distance(np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), np.uint8))
-            for index, frame in enumerate(pair.generated.frames())
-            if index % FRAME_STEP == 0
-        ]
-        return {"per_frame": np.array(values)}
+        grey = sampled_grey(pair, self.name, MIN_SIDE_PX)
+        return {"per_frame": np.array([self.distance(picture) for picture in grey])}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         # a picture without any contrast has no features, and no distance

@@ -20,10 +20,9 @@ import torch
 
 from syncdiff.evaluate.clip_pair import ClipPair
 from syncdiff.evaluate.metrics.base import Metric, Statistics, Value
+from syncdiff.evaluate.metrics.image.sampled_frames import FRAME_STEP, sampled_frames
 from syncdiff.pipeline.records import ClipError
 from syncdiff.pipeline.store.manifest import package_version
-
-FRAME_STEP = 5
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,11 @@ class PyiqaMetric(Metric):
 
     def measure(self, pair: ClipPair) -> Statistics:
         values = []
-        for index, frame in enumerate(pair.generated.frames()):
-            if index % FRAME_STEP == 0:
-                picture = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)
-                with torch.inference_mode():
-                    score = self._network(picture.permute(2, 0, 1)[None].float() / 255)
-                values.append(float(score.mean()))
+        for frame in sampled_frames(pair):
+            picture = torch.from_numpy(np.ascontiguousarray(frame)).to(self._device)
+            with torch.inference_mode():
+                score = self._network(picture.permute(2, 0, 1)[None].float() / 255)
+            values.append(float(score.mean()))
         return {"per_frame": np.array(values)}
 
     def score(self, statistics: Statistics) -> dict[str, float]:
