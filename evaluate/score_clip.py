@@ -227,7 +227,10 @@ class Scorer:
             except (MemoryError, torch.OutOfMemoryError) as error:
                 raise LoadError(_describe(error)) from error
             except Exception as error:  # not hidden: it is raised below and recorded for each clip
-                self._metrics[name] = LoadError(_describe(error))
+                used = self._entries[name].weights(self._work.protocol)
+                files = ", ".join(str(weights[file].path) for file in used if file in weights)
+                made_of = f"{files}: no {name} can be made of this: " if files else ""
+                self._metrics[name] = LoadError(made_of + _describe(error))
         metric = self._metrics[name]
         if isinstance(metric, LoadError):
             raise metric
@@ -372,4 +375,5 @@ def _describe(error: Exception) -> str:
     """An exception in one line, with its place."""
     frames = traceback.extract_tb(error.__traceback__)[-1:]
     where = "".join(f" ({Path(frame.filename).name}:{frame.lineno})" for frame in frames)
-    return f"{type(error).__name__}: {error}{where}"
+    text = next(iter(str(error).splitlines()), "")  # PyTorch lists all tensors of a foreign network below it
+    return f"{type(error).__name__}: {text}{where}"
