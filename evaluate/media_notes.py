@@ -14,6 +14,10 @@ NOT_ALIKE = (
 )
 
 
+# ffmpeg names a family of containers by its first member.
+CONTAINERS = {"mov": "MP4/MOV", "matroska": "Matroska/WebM"}
+
+
 def media_notes(methods: Sequence[str], media: Sequence[MediaFormat], *, reencoded: bool) -> tuple[str, ...]:
     """A sentence a method, and NOT_ALIKE where codecs, containers or rates differ.
 
@@ -28,7 +32,7 @@ def media_notes(methods: Sequence[str], media: Sequence[MediaFormat], *, reencod
 
 def _kind(files: Sequence[MediaFormat]) -> str:
     """Container, codecs and rate, each as most files have it, with how many where not all do."""
-    container = _usual([file.container for file in files])
+    container = _usual([file.container and CONTAINERS.get(file.container, file.container) for file in files])
     video, sound = _usual([file.video_codec for file in files]), _usual([file.audio_codec for file in files])
     return f"{container}, {video} at {_usual([file.fps for file in files])} fps, sound {sound}"
 

@@ -12,7 +12,7 @@ def test_each_method_is_described_and_a_difference_is_a_warning():
     media = [coded("a", "1", "h264", 100.0), coded("a", "2", "h264", 300.0), coded("b", "1", "hevc", None)]
     warning, first, second = media_notes(("a", "b", "none"), media, reencoded=False)
     assert warning == NOT_ALIKE
-    assert first == "Files of a: mov, h264 at 25 fps, sound aac; pictures 200 kbit/s, sound 128 kbit/s."
+    assert first == "Files of a: MP4/MOV, h264 at 25 fps, sound aac; pictures 200 kbit/s, sound 128 kbit/s."
     assert "hevc" in second and "pictures of unstated bit rate" in second
     assert NOT_ALIKE not in media_notes(("a", "b"), media, reencoded=True)
 
