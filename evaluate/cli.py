@@ -219,8 +219,10 @@ def evaluate(
         out.print(
             f"{'would compute' if dry_run else 'can compute'}: {', '.join(chosen.metrics) or 'nothing'}"
         )
-        for one in chosen.not_computed:
-            out.print(f"not computed: {one.metric}: {escape(one.detail)}", highlight=False, soft_wrap=True)
+        for missing in chosen.not_computed:
+            out.print(
+                f"not computed: {missing.metric}: {escape(missing.detail)}", highlight=False, soft_wrap=True
+            )
         raise typer.Exit(0 if chosen.metrics else show.FAILED)
     evaluation = _score(inputs, settings, matched, chosen, rows, codecs, workers, ray_address)
     _report(evaluation, target, published, baseline, clips, rank_by)
@@ -300,15 +302,15 @@ def _announce(protocol: Protocol, matched: Matched) -> None:
     """What was found, and what has no partner."""
     for note in matched.notes:
         out.print(f"note: {escape(note)}", highlight=False, soft_wrap=True)
-    given = {method: sum(case.method == method for case in matched.cases) for method in matched.methods}
+    numbers = {method: sum(case.method == method for case in matched.cases) for method in matched.methods}
     with_reference = sum(case.reference is not None for case in matched.cases)
-    counts = ", ".join(f"{method} {number:,}" for method, number in given.items())
+    counts = ", ".join(f"{method} {number:,}" for method, number in numbers.items())
     line = f"{len(matched.cases):,} videos ({counts}), {with_reference:,} with reference"
     out.print(escape(f"protocol {protocol.name}: {line}"), highlight=False, soft_wrap=True)
-    for one in matched.unmatched[:MOST_LISTED]:
-        where = f"{one.method}: " if one.method else ""
-        text = visible(f"{where}{one.name}: {one.reason}")
-        out.print(f"  no partner ({one.side}): {escape(text)}", highlight=False, soft_wrap=True)
+    for file in matched.unmatched[:MOST_LISTED]:
+        where = f"{file.method}: " if file.method else ""
+        text = visible(f"{where}{file.name}: {file.reason}")
+        out.print(f"  no partner ({file.side}): {escape(text)}", highlight=False, soft_wrap=True)
     if len(matched.unmatched) > MOST_LISTED:
         more = len(matched.unmatched) - MOST_LISTED
         out.print(f"  ... and {more:,} more without partner, all in metrics.json", highlight=False)
@@ -370,5 +372,5 @@ def _report(
     out.print(
         f"report: {escape(str(page))}   all files: {escape(str(folder))}", highlight=False, soft_wrap=True
     )
-    if not evaluation.scores and not any(one.values for one in evaluation.pooled):
+    if not evaluation.scores and not any(pooled.values for pooled in evaluation.pooled):
         raise NothingFoundError("nothing could be scored; the reasons are above")

@@ -76,14 +76,14 @@ def check(
     for name in only or ():
         if name not in CHECKS:
             raise ConfigError(f"--only: no check {name!r}; there are {', '.join(CHECKS)}")
-    comparisons = [one for name in only or CHECKS for one in run_check(name, inputs)]
+    comparisons = [comparison for name in only or CHECKS for comparison in run_check(name, inputs)]
     out = Console()
     if as_json:
-        rows = [{**asdict(one), "difference": one.difference} for one in comparisons]
+        rows = [{**asdict(comparison), "difference": comparison.difference} for comparison in comparisons]
         out.print(json.dumps(rows, indent=2), markup=False, highlight=False, soft_wrap=True)
     else:
         _print(out, comparisons)
-    raise typer.Exit(show.FAILED if any(one.state == "differs" for one in comparisons) else 0)
+    raise typer.Exit(show.FAILED if any(comparison.state == "differs" for comparison in comparisons) else 0)
 
 
 def _read_expected(path: Path) -> Mapping[str, Mapping[str, float]]:
@@ -103,16 +103,18 @@ def _print(out: Console, comparisons: list[Comparison]) -> None:
     for head in ("should be", "is here", "difference", "allowed"):
         table.add_column(head, justify="right")
     table.add_column("")
-    for one in comparisons:
-        numbers = (one.expected, one.measured, one.difference)
+    for comparison in comparisons:
+        numbers = (comparison.expected, comparison.measured, comparison.difference)
         cells = [f"{number:.6g}" if number is not None else "–" for number in numbers]
-        allowed = f"{one.tolerance:.2g}" if one.measured is not None else "–"
-        state = f"[{COLOURS[one.state]}]{one.state}[/]"
-        table.add_row(one.metric, one.value, *cells, allowed, state)
+        allowed = f"{comparison.tolerance:.2g}" if comparison.measured is not None else "–"
+        state = f"[{COLOURS[comparison.state]}]{comparison.state}[/]"
+        table.add_row(comparison.metric, comparison.value, *cells, allowed, state)
     out.print(table)
-    for text in dict.fromkeys(f"{one.metric}: {one.source}" for one in comparisons):
+    for text in dict.fromkeys(f"{comparison.metric}: {comparison.source}" for comparison in comparisons):
         out.print(escape(text), style="dim", highlight=False)
-    for text in dict.fromkeys(f"{one.metric}: {one.note or one.detail}" for one in comparisons):
+    for text in dict.fromkeys(
+        f"{comparison.metric}: {comparison.note or comparison.detail}" for comparison in comparisons
+    ):
         if not text.endswith(": "):
             lines = "\n".join(visible(line) for line in text.splitlines())
             out.print(escape(lines), style="yellow", highlight=False, soft_wrap=True)

@@ -291,10 +291,10 @@ class ClipPair:
 
     def frames(self) -> Iterator[tuple[U8, U8]]:
         """(generated, reference), frame by frame, both in the reference's size, as far as both go."""
-        made, target = self.compared
-        same = made.size_px == target.size_px
-        for generated, reference in zip(made.frames(), target.frames(), strict=False):
-            yield (generated if same else resize(generated, target.size_px)), reference
+        generated, target = self.compared
+        same = generated.size_px == target.size_px
+        for picture, reference in zip(generated.frames(), target.frames(), strict=False):
+            yield (picture if same else resize(picture, target.size_px)), reference
 
     @cached_property
     def reference_faces(self) -> Faces:
@@ -310,12 +310,12 @@ class ClipPair:
         """
         if self.reference is None:
             return self.generated.speaker
-        made, target = self.compared
-        scale = np.divide(target.size_px, made.size_px).astype(np.float32)
+        generated, target = self.compared
+        scale = np.divide(target.size_px, generated.size_px).astype(np.float32)
         reference = self.reference_faces
         expected = replace(reference, landmarks_px=reference.landmarks_px / scale)
-        found = faces_or_none(lambda: made.face_like(expected), self.num_frames).first(self.num_frames)
-        return replace(found, landmarks_px=found.landmarks_px * scale)
+        faces = faces_or_none(lambda: generated.face_like(expected), self.num_frames).first(self.num_frames)
+        return replace(faces, landmarks_px=faces.landmarks_px * scale)
 
 
 def resize(frame: U8, size_px: tuple[int, int]) -> U8:

@@ -166,8 +166,12 @@ def run_check(name: str, inputs: CheckInputs) -> list[Comparison]:
 
 def _lse(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     _require_file(inputs.clip, CLIP_ADDRESS, "--clip")
-    found = sync_distances(SyncNet(build_original(weights)), inputs.clip, fps=None)
-    measured = {"sync_offset": float(found.offset_frames), "lse_d": found.lse_d, "lse_c": found.lse_c}
+    distances = sync_distances(SyncNet(build_original(weights)), inputs.clip, fps=None)
+    measured = {
+        "sync_offset": float(distances.offset_frames),
+        "lse_d": distances.lse_d,
+        "lse_c": distances.lse_c,
+    }
     return measured, inputs.expected["lse"]
 
 
@@ -185,7 +189,9 @@ def _fid(inputs: CheckInputs, weights: Mapping[str, Tensor]) -> _Figures:
     with tempfile.TemporaryDirectory(prefix="syncdiff-check-") as name:
         folders = inputs.fid_folders or _write_pictures(Path(name))
         network = build_inception(weights)
-        moments = [Moments.of(inception_features(network, map(_read, _pictures(one)))) for one in folders]
+        moments = [
+            Moments.of(inception_features(network, map(_read, _pictures(folder)))) for folder in folders
+        ]
         expected = inputs.expected.get("fid")
         theirs = expected["fid"] if expected else _pytorch_fid(folders, weights, Path(name) / "home")
         return {"fid": frechet_distance(*moments)}, {"fid": theirs}

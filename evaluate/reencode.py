@@ -46,12 +46,12 @@ class Codecs:
 
 def parse_codecs(text: str) -> Codecs:
     """`<video>[:crf<N>]+<sound>[:<N>k]`. Raises ConfigError."""
-    found = PROFILE.fullmatch(text)
+    profile = PROFILE.fullmatch(text)
     form = f"write it like {DEFAULT}; pictures {', '.join(VIDEO_ENCODERS)}; sound {', '.join(SOUND_ENCODERS)}"
-    if found is None or found["video"] not in VIDEO_ENCODERS or found["sound"] not in SOUND_ENCODERS:
+    if profile is None or profile["video"] not in VIDEO_ENCODERS or profile["sound"] not in SOUND_ENCODERS:
         raise ConfigError(f"--reencode {text!r}: {form}")
-    video, sound = found["video"], found["sound"]
-    crf, kbps = (None if found[part] is None else int(found[part]) for part in ("crf", "kbps"))
+    video, sound = profile["video"], profile["sound"]
+    crf, kbps = (None if profile[part] is None else int(profile[part]) for part in ("crf", "kbps"))
     if (crf is None) != (video == "ffv1") or (kbps is None) != (sound in ("pcm", "flac")):
         raise ConfigError(
             f"--reencode {text!r}: ffv1, pcm and flac have no rate, the others need one; {form}"

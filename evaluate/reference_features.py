@@ -43,7 +43,7 @@ class ReferenceFeatures:
             return compute(chain([] if first is None else [first], stream))
         path = self._folder / f"{_digest(first).hex()}.npz"
         rows = _load(path)
-        known, order, new = len(rows), list[bytes](), list[bytes]()
+        stored, order, new = len(rows), list[bytes](), list[bytes]()
 
         def unknown() -> Iterator[Item]:
             for item in chain([first], stream):
@@ -53,7 +53,7 @@ class ReferenceFeatures:
                     yield item
 
         rows |= dict(zip(new, compute(unknown()), strict=False))
-        if len(rows) > known:
+        if len(rows) > stored:
             _save(path, rows)
         return np.stack([rows[digest] for digest in order])
 

@@ -168,10 +168,10 @@ def run_evaluation(
         index = index_outcomes(results)
         jobs = pool_jobs(index, chosen, matched.methods)
         pooled = [
-            one
+            record
             for job in jobs
             if is_mean(job.metric, entries)
-            for one in pooled_records(job, pooled_mean(job, index))
+            for record in pooled_records(job, pooled_mean(job, index))
         ]
         pooled += pool_sets(pool, [job for job in jobs if not is_mean(job.metric, entries)])
         versions = worker_versions(pool)
@@ -190,7 +190,7 @@ def run_evaluation(
 
 def worker_versions(pool: WorkerPool) -> dict[str, str]:
     """Versions as a worker finds them, with the kind of device it computes on."""
-    ((_, found),) = pool.run({VERSIONS: VERSIONS})
-    if isinstance(found, Exception):
-        raise RunError(f"a worker could not tell its versions: {found}") from found
-    return {**found, "python": platform.python_version(), "ray": package_version("ray")}
+    ((_, versions),) = pool.run({VERSIONS: VERSIONS})
+    if isinstance(versions, Exception):
+        raise RunError(f"a worker could not tell its versions: {versions}") from versions
+    return {**versions, "python": platform.python_version(), "ray": package_version("ray")}

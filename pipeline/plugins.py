@@ -39,9 +39,9 @@ def load_plugin(group: str, name: str) -> Plugin:
     """Import what a package brings under this name. Raises PluginError."""
     points = {point.value: point for point in entry_points(group=group, name=name)}
     if len(points) != 1:
-        known = ", ".join(plugin_names(group)) or "none"
+        names = ", ".join(plugin_names(group)) or "none"
         what = "several packages bring" if points else "no installed package brings"
-        raise PluginError(f"{what} {name!r} under {group}; there are: {known}")
+        raise PluginError(f"{what} {name!r} under {group}; there are: {names}")
     (point,) = points.values()
     try:
         return Plugin(point.load(), _origin(point))

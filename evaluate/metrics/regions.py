@@ -42,15 +42,15 @@ def own_crops(pair: ClipPair, region: Region) -> tuple[Iterator[U8], Iterator[U8
     The reference's face gives the place on both sides: where it has none, no picture is taken. Raises
     ClipError("region", "no-face") where that is so in all frames.
     """
-    made, target = pair.compared
+    generated, target = pair.compared
     if region == "frame":
-        return made.frames(), target.frames()
+        return generated.frames(), target.frames()
     boxes = region_boxes(target.speaker, region)
     own = whole_boxes(boxes, target.size_px)
     if not (own[:, 2] > own[:, 0]).any():
         raise ClipError("region", "no-face", f"the reference's {region} is in no frame")
-    scale = np.divide(made.size_px, target.size_px).astype(np.float32)
-    return _cut(made, whole_boxes(boxes * np.tile(scale, 2), made.size_px)), _cut(target, own)
+    scale = np.divide(generated.size_px, target.size_px).astype(np.float32)
+    return _cut(generated, whole_boxes(boxes * np.tile(scale, 2), generated.size_px)), _cut(target, own)
 
 
 def _cut(clip: Footage, boxes: I32) -> Iterator[U8]:
@@ -73,8 +73,8 @@ def whole_boxes(boxes_px: F32, size_px: tuple[int, int]) -> I32:
 
     All zero where there was none, or where less than half of one lies inside the picture.
     """
-    known = np.isfinite(boxes_px.sum(axis=1))
-    whole = np.rint(np.where(known[:, None], boxes_px, 0)).astype(np.int32)
+    present = np.isfinite(boxes_px.sum(axis=1))
+    whole = np.rint(np.where(present[:, None], boxes_px, 0)).astype(np.int32)
     inside = np.clip(whole, 0, np.array([*size_px, *size_px], np.int32))
     enough = np.greater_equal(2 * _area(inside), np.maximum(_area(whole), 1)).reshape(-1, 1)
     return np.where(enough, inside, 0).astype(np.int32)

@@ -77,12 +77,12 @@ def list_stored(
         ("speaker", "speaker_id") if all(r["speaker_id"] for r in rows) else ("source video", "source")
     )
     groups = {name: row[column] for name, row in zip(names, rows, strict=True)}
-    found = StoredReferences({}, {}, Groups(groups, unit), {})
+    references = StoredReferences({}, {}, Groups(groups, unit), {})
     for index, (name, row) in enumerate(zip(names, rows, strict=True)):
         whole = raw is not None and not row["start_frame"]
         if raw is not None and whole:
-            found.videos[name] = source_path(raw, row["source"])
-            _note_transcript(found, name, row["transcript"])
+            references.videos[name] = source_path(raw, row["source"])
+            _note_transcript(references, name, row["transcript"])
             continue
         clip = StoredClip(store, row["clip_id"])
         key = [str(RENDERING), row["clip_id"], hashes[dataset[index].shard]]
@@ -93,15 +93,15 @@ def list_stored(
             key += ["raw", sha256]
         digest = hashlib.sha256("\n".join(key).encode()).hexdigest()[:_KEY_DIGITS]
         path = folder / f"{name}.{digest}.mkv"
-        found.videos[name] = path
-        found.rows[path] = clip
-        _note_transcript(found, name, row["transcript"])
-    return found
+        references.videos[name] = path
+        references.rows[path] = clip
+        _note_transcript(references, name, row["transcript"])
+    return references
 
 
-def _note_transcript(found: StoredReferences, name: str, transcript: str | None) -> None:
+def _note_transcript(references: StoredReferences, name: str, transcript: str | None) -> None:
     if transcript:
-        found.transcripts[found.videos[name]] = transcript
+        references.transcripts[references.videos[name]] = transcript
 
 
 def write_stored(clip: StoredClip, path: Path) -> None:

@@ -64,8 +64,8 @@ def find_groups(
 def _folders(names: Mapping[str, str]) -> Groups | None:
     """Clip -> the folder of its name; None where one has none, or all have the same."""
     folders = {clip: dirname(name) for clip, name in names.items()}
-    known = all(folders.values()) and len(set(folders.values())) > 1
-    return Groups(folders, BY_FOLDER) if known else None
+    in_folders = all(folders.values()) and len(set(folders.values())) > 1
+    return Groups(folders, BY_FOLDER) if in_folders else None
 
 
 def _read_groups(path: Path, clips: Sequence[str]) -> dict[str, str]:

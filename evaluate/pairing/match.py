@@ -47,10 +47,10 @@ class References:
 
     def find(self, name: str) -> Path | None:
         """The video of this clip name, or the file at this path below the folder."""
-        found = self.videos.get(clip_name(name))
-        if found is None and self.folder is not None and (self.folder / name).is_file():
+        video = self.videos.get(clip_name(name))
+        if video is None and self.folder is not None and (self.folder / name).is_file():
             return self.folder / name
-        return found
+        return video
 
 
 @dataclass(frozen=True)
@@ -100,23 +100,23 @@ def match(
         elif references is not None:
             lines, note = without_annotations(lines, references)
             notes += [note] if note else []
-    found = find_results(
+    generated = find_results(
         results, _expected_names(lines, references, protocol), sub_folders=sub_folders, leave_out=leave_out
     )
     if lines is None and references is not None:
-        references = _single(found, results, references)
+        references = _single(generated, results, references)
     beside_list = [list_file.parent] if list_file else []
     search = _Search(protocol, references, (*results, *beside_list, Path.cwd()))
-    for method in found.methods:
+    for method in generated.methods:
         if lines is not None:
             search.by_list(method, lines)
         else:
             search.by_name(method)
     if not search.cases:
-        raise NothingFoundError(_no_case(found, references, list_file))
-    methods = tuple(method.name for method in found.methods)
+        raise NothingFoundError(_no_case(generated, references, list_file))
+    methods = tuple(method.name for method in generated.methods)
     cases = tuple(sorted(search.cases, key=lambda case: (methods.index(case.method), case.clip)))
-    unmatched = (*found.problems, *search.unmatched)
+    unmatched = (*generated.problems, *search.unmatched)
     unmatched += tuple(_missing_beside_others(methods, cases, unmatched))
     grouped = find_groups(
         cases,
@@ -125,7 +125,7 @@ def match(
         stored=references.groups if references else Groups(),
         pairs=lines or (),
     )
-    return Matched(methods, cases, unmatched, (*found.notes, *notes), grouped)
+    return Matched(methods, cases, unmatched, (*generated.notes, *notes), grouped)
 
 
 @dataclass
@@ -208,12 +208,12 @@ class _Search:
 
     def _partners(self, clip: str) -> tuple[str | None, str | None]:
         """The reference clips that a result's picture and sound come from."""
-        known = self.references.videos if self.references else {}
-        if clip in known:
+        videos = self.references.videos if self.references else {}
+        if clip in videos:
             return clip, clip
         if self.protocol.reference == "picture":
             for picture, sound in split_name(clip):
-                if picture in known:
+                if picture in videos:
                     return picture, self._flat.get(sound)
         return None, None
 
@@ -234,8 +234,10 @@ class _Search:
         """What a list names: a reference clip, or a file below the references, the results, or the list."""
         if name is None:
             return None
-        found = self.references.find(name) if self.references else None
-        return found or next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+        reference = self.references.find(name) if self.references else None
+        return reference or next(
+            (folder / name for folder in self.folders if (folder / name).is_file()), None
+        )
 
 
 def _pair_line(line: ListLine, protocol: Protocol, references: References | None) -> ListLine:
@@ -269,11 +271,11 @@ def split_name(name: str) -> Iterator[tuple[str, str]]:
         start = name.find(JOINT, start + 1)
 
 
-def _single(found: FoundMethods, results: Sequence[Path], references: References) -> References:
+def _single(generated: FoundMethods, results: Sequence[Path], references: References) -> References:
     """One result file and one reference file belong together, whatever their names."""
     if len(results) == 1 and results[0].is_file() and len(references.videos) == 1 and not references.folder:
         (path,) = references.videos.values()
-        return replace(references, videos=dict.fromkeys(found.methods[0].videos, path))
+        return replace(references, videos=dict.fromkeys(generated.methods[0].videos, path))
     return references
 
 
@@ -281,7 +283,7 @@ def _missing_beside_others(
     methods: Sequence[str], cases: Sequence[Case], unmatched: Sequence[Unmatched]
 ) -> Iterator[Unmatched]:
     """Clips that other methods have: a method that failed at them must not look better for it."""
-    listed = {(one.method, one.name) for one in unmatched}
+    listed = {(entry.method, entry.name) for entry in unmatched}
     own = {method: {case.clip for case in cases if case.method == method} for method in methods}
     for method in methods:
         for clip in sorted(set().union(*own.values()) - own[method]):
@@ -290,8 +292,8 @@ def _missing_beside_others(
                 yield Unmatched("reference", method, clip, reason)
 
 
-def _no_case(found: FoundMethods, references: References | None, list_file: Path | None) -> str:
-    videos = [name for method in found.methods for name in method.videos]
+def _no_case(generated: FoundMethods, references: References | None, list_file: Path | None) -> str:
+    videos = [name for method in generated.methods for name in method.videos]
     lines = [f"none of {len(videos)} generated videos has a partner"]
     lines.append(f"  generated, for example: {_some(videos)}")
     if list_file is not None:

@@ -74,7 +74,9 @@ def list_videos(folder: Path, *, leave_out: Path | None = None) -> Listed:
     if not folder.is_dir():
         raise MatchError(f"{folder}: no such folder")
     walk = find_videos(folder)
-    problems = [(escape_path(one.relative), f"{one.reason}: {one.detail}") for one in walk.problems]
+    problems = [
+        (escape_path(problem.relative), f"{problem.reason}: {problem.detail}") for problem in walk.problems
+    ]
     videos: dict[str, Path] = {}
     own = 0
     for relative in walk.videos:
@@ -105,19 +107,19 @@ def find_results(
     as `list_videos` does, and NothingFoundError where there is no video.
     """
     listed = [list_videos(folder, leave_out=leave_out) for folder in folders]
-    if not any(one.videos for one in listed):
+    if not any(listing.videos for listing in listed):
         raise NothingFoundError(_nothing(folders, listed))
-    notes = tuple(note for one in listed for note in one.notes)
+    notes = tuple(note for listing in listed for note in listing.notes)
     if len(folders) > 1:
         names = method_names(folders)
-        methods = tuple(Method(n, one.videos) for n, one in zip(names, listed, strict=True))
+        methods = tuple(Method(n, listing.videos) for n, listing in zip(names, listed, strict=True))
     else:
         methods, note = _of_one(folders[0], listed[0].videos, expected, sub_folders)
         notes += (note,) if note else ()
     problems = tuple(
         Unmatched("generated", None, f"{folder}/{name}", reason)
-        for folder, one in zip(folders, listed, strict=True)
-        for name, reason in one.problems
+        for folder, listing in zip(folders, listed, strict=True)
+        for name, reason in listing.problems
     )
     return FoundMethods(methods, problems, notes)
 
@@ -180,6 +182,6 @@ def _inside(path: Path, folder: Path) -> bool:
 def _nothing(folders: Sequence[Path], listed: Sequence[Listed]) -> str:
     suffixes = " ".join(sorted(VIDEO_SUFFIXES))
     lines = [f"no videos in {', '.join(map(str, folders))}; looked below for files ending in {suffixes}"]
-    lines += [f"  {name}: {reason}" for one in listed for name, reason in one.problems]
-    lines += [f"  {note}" for one in listed for note in one.notes]
+    lines += [f"  {name}: {reason}" for listing in listed for name, reason in listing.problems]
+    lines += [f"  {note}" for listing in listed for note in listing.notes]
     return "\n".join(lines)

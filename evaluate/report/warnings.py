@@ -91,9 +91,9 @@ def unmatched_text(file: Unmatched) -> str:
 def few_videos_sentences(evaluation: Evaluation) -> list[str]:
     """Methods whose FVD is of so few videos that it is far too large."""
     counts = {
-        one.method: int(one.values["fvd_videos"])
-        for one in evaluation.pooled
-        if one.values.get("fvd_videos", FEW_FVD_VIDEOS) < FEW_FVD_VIDEOS
+        pooled.method: int(pooled.values["fvd_videos"])
+        for pooled in evaluation.pooled
+        if pooled.values.get("fvd_videos", FEW_FVD_VIDEOS) < FEW_FVD_VIDEOS
     }
     if not counts:
         return []

@@ -66,4 +66,4 @@ def beam_search(decoder: Decoder, memory: Tensor, config: SearchConfig | None = 
         totals, parents = totals[kept], parents[kept]
         pieces = torch.cat([pieces[parents], nexts[kept, None]], 1)
         state.select(parents)
-    return sorted(finished, key=lambda one: -one.score)
+    return sorted(finished, key=lambda hypothesis: -hypothesis.score)

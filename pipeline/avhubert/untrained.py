@@ -23,7 +23,7 @@ DECODER_LAYERS = 2
 VOCABULARY = (
     *SPECIAL_SYMBOLS,
     *string.ascii_lowercase,
-    *(WORD_START + one for one in string.ascii_lowercase),
+    *(WORD_START + letter for letter in string.ascii_lowercase),
 )
 _MODEL = {
     "_name": "av_hubert",

@@ -80,14 +80,14 @@ def doctor(
         out.print(json.dumps(rows, indent=2), markup=False, highlight=False, soft_wrap=True)
     else:
         table = Table("", "", "", "what is here, and what to do", title_justify="left")
-        for one in findings:
-            colour = {"ok": "green", "warn": "yellow", "fail": "bold red"}[one.state]
-            text = escape(one.detail) + (f"\n[bold]{escape(one.advice)}[/]" if one.advice else "")
-            table.add_row(one.topic, escape(one.name), f"[{colour}]{one.state}[/]", text)
+        for finding in findings:
+            colour = {"ok": "green", "warn": "yellow", "fail": "bold red"}[finding.state]
+            text = escape(finding.detail) + (f"\n[bold]{escape(finding.advice)}[/]" if finding.advice else "")
+            table.add_row(finding.topic, escape(finding.name), f"[{colour}]{finding.state}[/]", text)
         out.print(table, highlight=False)
-        counts = Counter(one.state for one in findings)
+        counts = Counter(finding.state for finding in findings)
         out.print(", ".join(f"{counts[state]} {state}" for state in ("ok", "warn", "fail")), highlight=False)
-    if any(one.state == "fail" for one in findings):
+    if any(finding.state == "fail" for finding in findings):
         sys.exit(show.FAILED)
 
 

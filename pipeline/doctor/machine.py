@@ -97,7 +97,7 @@ def gpu_finding() -> Finding:
 
 
 def disk_finding(out: Path) -> Finding:
-    place = next(one for one in (out.absolute(), *out.absolute().parents) if one.exists())
+    place = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
     name = f"disk at {out}"
     if not os.access(place, os.W_OK | os.X_OK):
         return Finding("machine", name, "fail", f"{place} cannot be written to", "choose another --out")

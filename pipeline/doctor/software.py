@@ -59,14 +59,18 @@ def python_finding(running: str) -> Finding:
 def package_findings(constraints: Path) -> Iterator[Finding]:
     """Packages that are missing or older than needed, each; then how many differ from the constraints."""
     needed = [Requirement(line) for line in requires("syncdiff") or ()]
-    needed = [one for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})]
+    needed = [
+        package for package in needed if package.marker is None or package.marker.evaluate({"extra": ""})
+    ]
     install = "pip install -c constraints.txt ."
-    for one in needed:
-        installed = installed_version(one.name)
+    for package in needed:
+        installed = installed_version(package.name)
         if installed is None:
-            yield Finding("software", one.name, "fail", "not installed", install)
-        elif not one.specifier.contains(installed, prereleases=True):
-            yield Finding("software", one.name, "fail", f"{installed}, needed is {one.specifier}", install)
+            yield Finding("software", package.name, "fail", "not installed", install)
+        elif not package.specifier.contains(installed, prereleases=True):
+            yield Finding(
+                "software", package.name, "fail", f"{installed}, needed is {package.specifier}", install
+            )
     pinned = read_constraints(constraints)
     if not pinned:
         detail = f"{len(needed)} required packages; no constraints.txt to compare with"
@@ -98,12 +102,12 @@ def read_constraints(path: Path) -> dict[str, str]:
     pinned = {}
     for line in lines:
         try:
-            one = Requirement(line.split("#")[0].strip())
+            package = Requirement(line.split("#")[0].strip())
         except InvalidRequirement:
             continue
-        versions = [part.version for part in one.specifier if part.operator == "=="]
-        if versions and (one.marker is None or one.marker.evaluate()):
-            pinned[one.name] = versions[0]
+        versions = [part.version for part in package.specifier if part.operator == "=="]
+        if versions and (package.marker is None or package.marker.evaluate()):
+            pinned[package.name] = versions[0]
     return pinned
 
 

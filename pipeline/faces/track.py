@@ -111,7 +111,7 @@ def make_backend(name: str) -> FaceBackend:
 
         return FaceAlignmentBackend()
     if name not in plugin_names(TRACKERS):
-        known = ["dlib", "face-alignment", *plugin_names(TRACKERS)]
-        raise PluginError(f"no tracker {name!r}: there are {', '.join(known[:-1])} and {known[-1]}")
+        names = ["dlib", "face-alignment", *plugin_names(TRACKERS)]
+        raise PluginError(f"no tracker {name!r}: there are {', '.join(names[:-1])} and {names[-1]}")
     backend: FaceBackend = load_plugin(TRACKERS, name).value()
     return backend

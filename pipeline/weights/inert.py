@@ -154,7 +154,7 @@ def _load(path: Path, names: set[tuple[str, str]]) -> Any:
         f"{module}.{name}": _stand_in(module, name) for module, name in sorted(names)
     }
     stand_ins |= {"builtins.frozenset": frozenset, "collections.defaultdict": lambda *factory: {}}
-    with torch.serialization.safe_globals([(made, name) for name, made in stand_ins.items()]):
+    with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in stand_ins.items()]):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -227,7 +227,7 @@ def _vocabulary(content: Any) -> list[str]:
     dictionary = task.get("target_dictionary") if isinstance(task, dict) else None
     attributes = dictionary.state if isinstance(dictionary, Inert) else None
     symbols = attributes.get("symbols") if isinstance(attributes, dict) else None
-    return symbols if isinstance(symbols, list) and all(isinstance(one, str) for one in symbols) else []
+    return symbols if isinstance(symbols, list) and all(isinstance(symbol, str) for symbol in symbols) else []
 
 
 def main(path: str, answer: str, memory_bytes: str) -> None:

@@ -70,8 +70,8 @@ def read_torch_file(path: Path) -> TorchFile:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     if not head.startswith((b"PK", b"\x80")):
-        known = (kind for start, kind in _KNOWN_BEGINNINGS.items() if head.lower().startswith(start))
-        guess = next(known, "it begins with neither a zip archive nor a pickle") if head else "it is empty"
+        kinds = (kind for start, kind in _KNOWN_BEGINNINGS.items() if head.lower().startswith(start))
+        guess = next(kinds, "it begins with neither a zip archive nor a pickle") if head else "it is empty"
         raise CheckpointError(f"{path} is no PyTorch checkpoint: {guess}")
     with tempfile.TemporaryDirectory(prefix="syncdiff-checkpoint-") as folder:
         answer = Path(folder, "answer.safetensors")

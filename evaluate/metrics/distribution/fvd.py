@@ -81,7 +81,9 @@ class Fvd(Metric):
     @torch.inference_mode()
     def _features(self, pictures: list[U8]) -> F32:
         """Class scores [1,400] of the pictures [H,W,3] of one clip."""
-        scaled = [cv2.resize(one, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_LINEAR) for one in pictures]
+        scaled = [
+            cv2.resize(picture, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_LINEAR) for picture in pictures
+        ]
         clip = torch.from_numpy(np.stack(scaled)).to(next(self._network.parameters()).device)
         # TensorFloat-32 keeps 10 bits of mantissa: too coarse for figures that are to agree.
         with torch.backends.cudnn.flags(allow_tf32=False):

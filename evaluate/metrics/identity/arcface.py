@@ -44,7 +44,7 @@ class OnnxEmbedder:
         self._network = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._network.get_inputs(), self._network.get_outputs()
         if len(inputs) != 1 or list(inputs[0].shape[1:]) != [3, ARCFACE_SIZE_PX, ARCFACE_SIZE_PX]:
-            shapes = ", ".join(str(one.shape) for one in inputs)
+            shapes = ", ".join(str(tensor.shape) for tensor in inputs)
             detail = f"{path.name}: expected one input [n,3,112,112], found {shapes}"
             raise ClipError("identity", "not-arcface", detail)
         self._input, self._output = inputs[0].name, outputs[0].name

@@ -62,8 +62,8 @@ class Niqe(Metric):
 
     def score(self, statistics: Statistics) -> dict[str, float]:
         # a picture without any contrast has no features, and no distance
-        known = statistics["per_frame"][np.isfinite(statistics["per_frame"])]
-        return {"niqe": float(np.mean(known)) if len(known) else float("nan")}
+        distances = statistics["per_frame"][np.isfinite(statistics["per_frame"])]
+        return {"niqe": float(np.mean(distances)) if len(distances) else float("nan")}
 
     def distance(self, grey: U8) -> float:
         """Eq. 10 for a picture [H,W]; NaN where fewer than two blocks have features."""

@@ -133,7 +133,7 @@ def filled(faces: Faces) -> F32:
     """Landmarks [T,68,2], absent ones interpolated over time, at the ends repeated."""
     times = np.arange(len(faces.present))
     points = faces.landmarks_px.reshape(len(times), -1)
-    columns = [np.interp(times, times[faces.present], one[faces.present]) for one in points.T]
+    columns = [np.interp(times, times[faces.present], coordinate[faces.present]) for coordinate in points.T]
     return np.stack(columns, 1).reshape(-1, 68, 2).astype(np.float32)
 
 
@@ -148,9 +148,9 @@ def edit_distance(reference: Sequence[Any], hypothesis: Sequence[Any]) -> int:
     row = list(range(len(hypothesis) + 1))
     for index, wanted in enumerate(reference, 1):
         diagonal, row[0] = row[0], index
-        for column, found in enumerate(hypothesis, 1):
+        for column, guessed in enumerate(hypothesis, 1):
             diagonal, row[column] = (
                 row[column],
-                min(row[column] + 1, row[column - 1] + 1, diagonal + (wanted != found)),
+                min(row[column] + 1, row[column - 1] + 1, diagonal + (wanted != guessed)),
             )
     return row[-1]

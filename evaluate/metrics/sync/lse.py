@@ -94,14 +94,14 @@ class LipSync(Metric):
         }
 
     def score(self, statistics: Statistics) -> dict[str, float]:
-        found = SyncDistances(
+        distances = SyncDistances(
             torch.from_numpy(np.asarray(statistics["mean_distances"])),
             *(int(statistics[name]) for name in ("windows", "frames", "samples")),
         )
         return {
-            "lse_d": found.lse_d,
-            "lse_c": found.lse_c,
-            "sync_offset": float(found.offset_frames),
+            "lse_d": distances.lse_d,
+            "lse_c": distances.lse_c,
+            "sync_offset": float(distances.offset_frames),
         }
 
 

@@ -92,16 +92,16 @@ def _split(process: FfmpegProcess) -> Iterator[bytes]:
     block = memoryview(bytearray(READ_BYTES))
     more = True
     while True:
-        header, found, _ = buffer.partition(HEADER_END)
-        end = len(header) + len(found) + (_content_length(bytes(header)) if found else 0)
-        if found and len(buffer) >= end:
-            yield bytes(buffer[len(header) + len(found) : end])
+        header, separator, _ = buffer.partition(HEADER_END)
+        end = len(header) + len(separator) + (_content_length(bytes(header)) if separator else 0)
+        if separator and len(buffer) >= end:
+            yield bytes(buffer[len(header) + len(separator) : end])
             del buffer[:end]
         elif more:
             count = process.read_into(block)
             more = count == len(block)
             buffer += block[:count]
-        elif found:
+        elif separator:
             raise ClipError("media", "decode-error", "ffmpeg's stream of pictures broke off")
         else:
             return

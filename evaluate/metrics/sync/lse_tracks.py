@@ -161,10 +161,10 @@ def score_tracks(
 
 def detect_faces(detector: S3FD, picture: U8) -> F64:
     """Boxes [n,4] (x0, y0, x1, y1) in pixels of a picture [H,W,3] BGR, the most certain first."""
-    found = detector.detect_faces(
+    detections = detector.detect_faces(
         cv2.cvtColor(picture, cv2.COLOR_BGR2RGB), conf_th=MIN_CONFIDENCE, scales=[DETECTION_SCALE]
     )
-    return np.asarray(found[:, :4], np.float64)
+    return np.asarray(detections[:, :4], np.float64)
 
 
 def find_scenes(video: Path) -> list[range]:
