@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import shutil
 import socket
 import threading
 from collections.abc import Callable
@@ -13,6 +15,7 @@ from types import ModuleType
 import pyarrow.parquet as pq
 import pytest
 
+from syncdiff.pipeline.datasets.clip_ids import escape_path
 from syncdiff.pipeline.store.read import open_dataset
 
 from .harness import Row, executable, run
@@ -183,6 +186,99 @@ def test_references_open_nothing(
     assert not line.lost
 
 
+# Run in a process whose opens are written down: reads files as the preparation does.
+READ_ALL = """
+import sys
+from pathlib import Path
+from syncdiff.pipeline.media.probe import probe
+from syncdiff.pipeline.media.read import open_video, read_audio
+from syncdiff.pipeline.records import ClipError
+for path in map(Path, sys.argv[1:]):
+    try:
+        info = probe(path)
+        print(path.name, sum(1 for _ in open_video(path, info=info).chunks()))
+        read_audio(path, info=info)
+    except ClipError as error:
+        print(path.name, error.reason)
+"""
+
+
+def test_opens_are_traced(row: Callable[[str, int], Row], sample_raw: Path, tmp_path: Path) -> None:
+    """Of the files below the folder, ffmpeg and we open those we were asked for; of the net, nothing."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
+    private = tmp_path / "private" / "secret.mp4"
+    raw, log = tmp_path / "raw", tmp_path / "opens"
+    private.parent.mkdir()
+    raw.mkdir()
+    clip = sorted((sample_raw / "mvlrs_v1").rglob("*.mp4"))[0]
+    shutil.copy(clip, private)
+    shutil.copy(clip, raw / "good.mp4")
+    asked = [raw / "good.mp4"]
+    for number, target in enumerate(("../private/secret.mp4", str(private), f"concat:{private}|{private}",
+                                     "http://127.0.0.1:9/x.mp4", "tcp://127.0.0.1:9")):  # fmt: skip
+        for name, text in references(target).items():
+            asked.append(raw / f"{number}-{name}")
+            asked[-1].write_text(text)
+    trace = ["strace", "-f", "-qq", "-s", "4096", "-e", "trace=open,openat,openat2,connect", "-o", log]
+    code, said = run(*trace, executable("python"), "-c", READ_ALL, *asked)
+    if code and "ptrace" in said:
+        pytest.skip("tracing is not allowed here")
+    assert code == 0, said
+    calls = log.read_text(errors="replace").splitlines()
+    opened = set(re.findall(r'open(?:at2?)?\([^"]*"([^"]*)"', "\n".join(calls)))
+    line = row("traced opens of playlists and references", 0)
+    assert str(raw / "good.mp4") in opened
+    assert re.search(r"good\.mp4 \d+", said), said
+    for path in asked:
+        line.count("" if str(path) in opened else f"{path.name} was not even opened")
+    strangers = [name for name in opened if "secret" in name]
+    line.count(f"opened: {strangers}" if strangers else "")
+    net = [call for call in calls if "connect(" in call and "AF_INET" in call]
+    line.count(f"connected: {net[:3]}" if net else "")
+    assert not line.lost
+
+
+def test_names_of_picture_sequences_are_names(
+    row: Callable[[str, int], Row], sample_raw: Path, media: ModuleType, settings: Path, tmp_path: Path
+) -> None:
+    """A name with %d, a star or brackets is one file: never the neighbours that it would match."""
+    raw, out = tmp_path / "raw", tmp_path / "store"
+    raw.mkdir()
+    clips = sorted((sample_raw / "mvlrs_v1" / "main").rglob("*.mp4"))[:2]
+    picture = tmp_path / "picture.jpg"
+    media.ffmpeg("-i", clips[1], "-frames:v", "1", picture)
+    media.ffmpeg("-i", clips[0], "-t", "1.2", "-c:v", "libx264", "-c:a", "aac", tmp_path / "clip.mp4")
+    names = (
+        "%03d.mp4",
+        "%d.mp4",
+        "%%.mp4",
+        "clip%5d.mkv",
+        "*.mp4",
+        "[0-9].mp4",
+        "{1,2}.mp4",
+        "?.mp4",
+        "a|b.mp4",
+    )
+    for name in names:
+        shutil.copy(tmp_path / "clip.mp4", raw / name)
+    # neighbours: pictures that an image pattern would read as a video, one of them itself under a pattern
+    neighbours = [f"{number:03}.mp4" for number in range(1, 40)] + ["picture%03d.avi", "1.mp4", "2.mp4"]
+    for name in neighbours:
+        shutil.copy(picture, raw / name)
+    code, said = run(executable("syncdiff-prep"), "folder", raw, "--out", out, "--config", settings)
+    assert code == 0, said
+    rejects = {r["source"] for r in pq.read_table(out / "rejects.parquet").to_pylist()}
+    frames = {clip.value("source"): clip.num_frames for clip in open_dataset(out)}
+    line = row("names of picture sequences", 0)
+    for name in names:
+        line.count("" if 25 <= frames.get(escape_path(name), 0) <= 35 else f"{name} is no row")
+    for name in neighbours:
+        listed = escape_path(name)
+        line.count("" if listed in rejects and listed not in frames else f"{name} was not rejected")
+    assert not line.lost
+
+
 def with_size(jpeg_video: bytes, width: int, height: int) -> bytes:
     """A motion-JPEG file in which every picture claims another size (SOF0: FFC0, length, precision, h, w)."""
     changed, at = bytearray(jpeg_video), 0
@@ -245,6 +341,6 @@ def test_extremes(
             line.count("" if 25 <= frames.get(name, 0) <= 35 else f"{name}: {rejects.get(name)}")
         else:
             bad = rejects.get(name)
-            fine = bad and bad["stage"] in ("media", "track") and name not in frames
+            fine = bad and bad["stage"] in ("list", "media", "track") and name not in frames
             line.count("" if fine else f"{name}: {bad or frames.get(name)}")
     assert not line.lost

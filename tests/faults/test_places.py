@@ -110,11 +110,60 @@ def test_two_runs_on_one_output(
     while first.process.poll() is None and not (out / ".work" / "identity.json").exists():
         time.sleep(0.05)
     code, said = run(*prepare(out))
-    line = row("two runs on one output", 0)
+    line = row("two runs on one output: prep", 0)
     assert code != 0
     assert "another run" in said
     code, said = first.end()
     line.count(said[-300:] if code else difference(tree(small_store), tree(out)))
+    assert not line.lost
+
+
+def test_two_feature_passes_on_one_store(
+    row: Callable[[str, int], Row], small_store: Path, untrained: Path, tmp_path: Path
+) -> None:
+    """The second ends with a sentence, whichever of the two is first at the lock; the bytes are as of one."""
+    stores = {name: tmp_path / name for name in ("alone", "together")}
+    for store in stores.values():
+        shutil.copytree(small_store, store)
+    prep = executable("syncdiff-prep")
+    pass_over: dict[str, Argv] = {
+        name: [prep, "features", "avhubert", store, "--checkpoint", untrained]
+        for name, store in stores.items()
+    }
+    code, said = run(*pass_over["alone"])
+    assert code == 0, said
+    both = [Command(*pass_over["together"]) for _ in range(2)]
+    ends = [command.end() for command in both]
+    line = row("two runs on one output: features", 0)
+    for code, said in ends:
+        clean = code == 0 or "another run" in said
+        line.count("" if clean and "Traceback" not in said else f"ended with {code}: {said[-400:]}")
+    line.count("" if any(code == 0 for code, _ in ends) else "neither went through")
+    line.count(difference(tree(stores["alone"]), tree(stores["together"])))
+    assert not line.lost
+
+
+def test_two_evaluations_into_one_folder(
+    row: Callable[[str, int], Row], small_raw: Path, tmp_path: Path
+) -> None:
+    """Both go through, and what they leave is what one alone leaves."""
+
+    def evaluate(out: Path) -> Argv:
+        pairs: Argv = [executable("syncdiff-eval"), small_raw, "--reference", small_raw]
+        return [*pairs, "--metrics", "psnr,ssim,lmd", "--out", out]
+
+    code, said = run(*evaluate(tmp_path / "alone"))
+    assert code == 0, said
+    both = [Command(*evaluate(tmp_path / "together")) for _ in range(2)]
+    line = row("two runs on one output: eval", 0)
+    for code, said in [command.end() for command in both]:
+        line.count("" if code == 0 and "Traceback" not in said else f"ended with {code}: {said[-400:]}")
+    tables = [
+        {n: d for n, d in tree(tmp_path / name).items() if n.endswith(".csv")}
+        for name in ("alone", "together")
+    ]
+    assert tables[0]
+    line.count(difference(*tables))
     assert not line.lost
 
 
