@@ -12,6 +12,8 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +25,16 @@ from syncdiff.pipeline.records import RunError
 
 CONNECT_S = 5.0  # a cluster that is there answers in milliseconds
 HELPER_EXIT_S = 5.0  # for killed processes to let go of the files that are removed next
+SOCKET_PATH_BYTES = 107  # what the system allows
+SOCKET_NAME_BYTES = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
+# Waits for its driver's end, of which it hears by the pipe between them, and for what ends by itself.
+CLEAR_UP = """
+import sys, time
+sys.stdin.read()
+time.sleep(1)
+from syncdiff.pipeline.ray_start import sessions_folder
+sessions_folder()
+"""
 # Nothing large passes through the object store, so it gets the smallest size Ray accepts.
 OBJECT_STORE_BYTES = 80 << 20
 
@@ -42,8 +54,9 @@ def connect(workers: int | None, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
 
-    # Ray ends its processes when ours exits; Ctrl-C in that half second would only print a traceback.
-    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    # Ray ends its processes when ours exits; a signal in that half second would only print a traceback.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        atexit.register(signal.signal, number, signal.SIG_IGN)
     if ray.is_initialized():
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
@@ -51,6 +64,7 @@ def connect(workers: int | None, address: str | None) -> None:
         if address:
             ray.init(address=address, **quiet)
         else:
+            clear_up_afterwards()
             ray.init(
                 address="local",  # never a cluster that happens to run here
                 num_cpus=workers,
@@ -81,18 +95,34 @@ def sessions_folder() -> Path:
 
     Ray leaves each session's folder behind, and a driver that was killed leaves helper processes as well.
     """
-    # Short, since the path of a socket may have 107 bytes.
     folder = Path(tempfile.gettempdir()) / f"syncdiff-ray-{os.getuid()}"
+    if len(os.fsencode(folder)) + SOCKET_NAME_BYTES > SOCKET_PATH_BYTES:  # clusters have long TMPDIRs
+        folder = Path("/tmp") / folder.name
     folder.mkdir(mode=0o700, exist_ok=True)
     state = folder.lstat()
     if state.st_uid != os.getuid() or not stat.S_ISDIR(state.st_mode):
         raise RunError(f"{folder} belongs to somebody else; remove it, or set TMPDIR to a folder of your own")
     for session in folder.glob("session_*_*"):
         driver = session.name.rpartition("_")[2]  # Ray ends the name with its process id
-        if driver.isdigit() and not session.is_symlink() and not psutil.pid_exists(int(driver)):
+        if driver.isdigit() and not session.is_symlink() and not is_running(int(driver)):
             end_helpers(session)
             shutil.rmtree(session, ignore_errors=True)
     return folder
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there; one that has ended, and that nobody has asked after yet, is not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def clear_up_afterwards() -> None:
+    """Start a process that clears up after this one, which may be killed before it can do so itself."""
+    quiet = subprocess.DEVNULL
+    command = [sys.executable, "-c", CLEAR_UP]
+    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
 def end_helpers(session: Path) -> None:

@@ -6,8 +6,11 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from syncdiff.pipeline.ray_start import sessions_folder
@@ -15,9 +18,17 @@ from syncdiff.pipeline.records import RunError
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where sessions will lie, in a temporary folder of the test's own."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder with a name short enough for sockets, which pytest's own has not."""
+    with tempfile.TemporaryDirectory(prefix="sd-") as name:
+        monkeypatch.setattr(tempfile, "tempdir", name)
+        monkeypatch.setenv("TMPDIR", name)
+        yield Path(name)
+
+
+@pytest.fixture
+def folder(short: Path) -> Path:
+    """Where sessions will lie."""
     return sessions_folder()
 
 
@@ -50,12 +61,9 @@ def test_a_living_drivers_session_stays(folder: Path) -> None:
     assert session.is_dir() and (folder / "notes").is_dir()
 
 
-def test_a_link_put_there_by_somebody_else_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / f"syncdiff-ray-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+def test_a_link_put_there_by_somebody_else_is_refused(short: Path) -> None:
+    (short / "elsewhere").mkdir()
+    (short / f"syncdiff-ray-{os.getuid()}").symlink_to(short / "elsewhere")
     with pytest.raises(RunError, match="belongs to somebody else"):
         sessions_folder()
 
@@ -92,3 +100,32 @@ def test_a_server_of_rays_that_dies_while_it_starts_is_a_sentence(server: str) -
     done = subprocess.run([sys.executable, "-c", code, server], capture_output=True, text=True, timeout=300)
     assert done.returncode
     assert "RunError: could not start or join Ray" in done.stderr, done.stderr[-1500:]
+
+
+def test_a_long_tmpdir_gives_a_short_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A socket's path may have 107 bytes; those of clusters' job folders are longer."""
+    deep = tmp_path / ("x" * 60)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    assert sessions_folder() == Path("/tmp") / f"syncdiff-ray-{os.getuid()}"
+
+
+def test_after_a_killed_driver_nothing_is_left(short: Path) -> None:
+    """Its processes and its folder go without another start."""
+    code = (
+        "import time\n"
+        "from syncdiff.pipeline.ray_start import connect\n"
+        "connect(1, None)\n"
+        "print('connected', flush=True)\n"
+        "time.sleep(120)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None and driver.stdout.readline() == "connected\n"
+        assert list(short.glob("syncdiff-ray-*/session_*_*"))
+        driver.kill()
+    deadline = time.monotonic() + 30
+    while list(short.glob("syncdiff-ray-*/session_*_*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not list(short.glob("syncdiff-ray-*/session_*_*"))
+    commands = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    assert not [command for command in commands if any(str(short) in part for part in command)]
