@@ -26,6 +26,7 @@ from syncdiff.evaluate.reencode import Codecs, parse_codecs
 from syncdiff.evaluate.report.published import Published, comparable
 from syncdiff.pipeline import console as show
 from syncdiff.pipeline.config import ConfigError
+from syncdiff.pipeline.plugins import METRICS, plugin_names
 from syncdiff.pipeline.ray_start import connect
 from syncdiff.pipeline.records import ClipError, RunError
 from syncdiff.pipeline.report.render import visible
@@ -237,6 +238,8 @@ def _list_metrics() -> None:
     from syncdiff.evaluate.report.metric_list import metric_list
 
     typer.echo(metric_list())
+    if installed := plugin_names(METRICS):
+        typer.echo(f"Of other installed packages, by --metrics or --also NAMES: {', '.join(installed)}.")
     typer.echo("In brackets: protocols that compute it only when asked for (--also NAMES).")
     raise typer.Exit
 

@@ -149,10 +149,22 @@ def link_to(target: Path, folder: Path) -> str:
     return "./" + quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
 
 
+def distinct_columns(evaluation: Evaluation, results: ReportTables) -> list[ValueColumn]:
+    """Values worth a drawing: several metrics count the frames without a face, mostly to the same figures."""
+    seen: dict[str, list[object]] = {}
+    columns = []
+    for column in results.clip_columns:
+        values = [column.of(evaluation, method) for method in evaluation.methods]
+        if values not in (alike := seen.setdefault(column.head, [])):
+            alike.append(values)
+            columns.append(column)
+    return columns
+
+
 def spread_figures(evaluation: Evaluation, results: ReportTables) -> list[Figure]:
     """How each value is spread over all clips of each method."""
     figures = []
-    for column in results.clip_columns:
+    for column in distinct_columns(evaluation, results):
         values = {method: _array(column.of(evaluation, method)) for method in evaluation.methods}
         if any(map(len, values.values())):
             title, unit = column.value.title, column.value.unit
@@ -170,7 +182,7 @@ def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple
     groups = []
     for method in evaluation.methods:
         figures = []
-        for column in results.clip_columns if method != results.baseline else ():
+        for column in distinct_columns(evaluation, results) if method != results.baseline else ():
             ours, theirs = column.of(evaluation, method), column.of(evaluation, results.baseline)
             both = sorted(ours.keys() & theirs.keys())
             if not both:

@@ -329,7 +329,7 @@ def _range(values: Sequence[F64]) -> tuple[float, float]:
     """From the least to the greatest of all these values, with a margin."""
     together = np.concatenate(values) if values else np.zeros(1)
     low, high = float(together.min()), float(together.max())
-    margin = 0.04 * (high - low) or max(abs(high), 1e-6) * 0.1
+    margin = 0.04 * (high - low) or 0.1 * abs(high) or 1.0
     return low - margin, high + margin
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,15 @@ def test_a_face_network_that_is_not_there_is_wrong_usage(place: Path) -> None:
     done = run_eval(place, "res", "--arcface", "none.onnx")
     assert done.returncode == 2
     assert "none.onnx is not an .onnx file that is here" in done.stderr
+
+
+def test_metrics_of_installed_packages_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By name; nothing of theirs is imported for it."""
+    info = tmp_path / "theirs-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[syncdiff.metrics]\nsmile = module_that_is_not_there:Smile\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    result = run_eval(tmp_path, "--list-metrics")
+    assert result.returncode == 0, result.stderr
+    assert "by --metrics or --also NAMES: smile." in result.stdout

@@ -160,4 +160,4 @@ def test_equal_scores_have_a_range() -> None:
         charts.spread({"a": np.zeros(3)}, label="", unit=""),
         charts.scatter(np.ones(2), np.ones(2), label="", x_name="", y_name=""),
     ):
-        assert "nan" not in chart
+        assert "nan" not in chart and "e-0" not in chart
