@@ -30,6 +30,7 @@ POLL_S = 0.25  # between two looks at progress and at workers that stand still
 MONITOR_ANSWER_S = 5.0  # then the run goes on without its news
 STALL_TIMEOUT_S = 600.0  # an item that shows no sign of progress for so long is taken for stuck
 FAILED_STARTS = 6  # in a row; one may be the machine's fault
+NODES_GONE_S = 20.0  # without a living node before the run ends; a server of Ray that starts anew takes less
 
 LOST_WORKER = (RayActorError, WorkerCrashedError, OutOfMemoryError, NodeDiedError)
 
@@ -208,6 +209,7 @@ class WorkerPool:
         self._idle: list[tuple[Any, str]] = []
         self._running: dict[Any, Assignment] = {}
         self._failed_starts = 0
+        self._nodes_seen_at = time.monotonic()
         self._tickets = count()
 
     def __enter__(self) -> WorkerPool:
@@ -264,6 +266,11 @@ class WorkerPool:
     def _start_workers(self, units: int) -> None:
         """As many workers as there are cores, or shares of a GPU, for so many units."""
         resources = cluster_resources()
+        if resources:
+            self._nodes_seen_at = time.monotonic()
+        elif time.monotonic() - self._nodes_seen_at > NODES_GONE_S:
+            # Ray ends a driver whose raylet dies, but not one that is waiting for its first workers
+            raise RunError("no node of Ray is alive any more; the same command goes on from here")
         places = resources.get("GPU", 0.0) / self._gpus if self._gpus else resources.get("CPU", 1.0)
         present = len(self._starting) + len(self._idle) + len(self._running)
         for _ in range(min(max(1, int(places)), units) - present):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -153,3 +155,22 @@ def test_an_absent_cluster_is_said_to_be_absent() -> None:
         port = free.getsockname()[1]
     with pytest.raises(RunError, match=f"no Ray cluster answers at ray://127.0.0.1:{port}"):
         connect(None, f"ray://127.0.0.1:{port}")
+
+
+@pytest.mark.long  # Ray takes half a minute to call a node dead
+def test_a_node_that_dies_before_its_first_worker_is_ready_ends_the_run() -> None:
+    """Ray ends a driver that has lost its raylet, but not always: that one would wait for ever."""
+    code = (
+        "import os, signal, time\n"
+        "from syncdiff.pipeline.ray_pool import WorkerPool\n"
+        "from syncdiff.pipeline.ray_start import connect\n"
+        "def load():\n"
+        "    os.kill(os.getppid(), signal.SIGKILL)\n"
+        "    time.sleep(120)\n"
+        "connect(1, None)\n"
+        "with WorkerPool(load) as pool:\n"
+        "    list(pool.run({'a': 'a'}))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "no node of Ray is alive any more" in done.stderr, done.stderr
