@@ -269,7 +269,7 @@ class WorkerPool:
         if resources:
             self._nodes_seen_at = time.monotonic()
         elif time.monotonic() - self._nodes_seen_at > NODES_GONE_S:
-            # Ray ends a driver whose raylet dies, but not one that is waiting for its first workers
+            # Ray ends a driver whose raylet dies, but not one that is waiting for its first workers.
             raise RunError("no node of Ray is alive any more; the same command goes on from here")
         places = resources.get("GPU", 0.0) / self._gpus if self._gpus else resources.get("CPU", 1.0)
         present = len(self._starting) + len(self._idle) + len(self._running)

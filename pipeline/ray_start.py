@@ -26,10 +26,13 @@ from syncdiff.pipeline.records import RunError
 CONNECT_S = 5.0  # a cluster that is there answers in milliseconds
 HELPER_EXIT_S = 5.0  # for killed processes to let go of the files that are removed next
 SOCKET_PATH_BYTES = 107  # what the system allows
+# the longest name that Ray gives a socket below its folder
 SOCKET_NAME_BYTES = len("/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
-# Waits for its driver's end, of which it hears by the pipe between them, and for what ends by itself.
+# Waits for its driver's end, of which it hears by the pipe between them, and for what ends by itself. Python
+# would look for modules in the working folder first, which may be anybody's.
 CLEAR_UP = """
 import sys, time
+sys.path[:] = filter(None, sys.path)
 sys.stdin.read()
 time.sleep(1)
 from syncdiff.pipeline.ray_start import sessions_folder
@@ -120,9 +123,10 @@ def is_running(pid: int) -> bool:
 
 def clear_up_afterwards() -> None:
     """Start a process that clears up after this one, which may be killed before it can do so itself."""
-    quiet = subprocess.DEVNULL
-    command = [sys.executable, "-c", CLEAR_UP]
-    subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet, start_new_session=True)
+    reading, _writing = os.pipe()  # the second is closed by nothing but our own end
+    command, quiet = [sys.executable, "-c", CLEAR_UP], subprocess.DEVNULL
+    subprocess.Popen(command, stdin=reading, stdout=quiet, stderr=quiet, start_new_session=True)
+    os.close(reading)
 
 
 def end_helpers(session: Path) -> None:

@@ -151,12 +151,12 @@ def link_to(target: Path, folder: Path) -> str:
 
 def distinct_columns(evaluation: Evaluation, results: ReportTables) -> list[ValueColumn]:
     """Values worth a drawing: several metrics count the frames without a face, mostly to the same figures."""
-    seen: dict[str, list[object]] = {}
+    drawn: list[tuple[str, list[Mapping[str, float]]]] = []
     columns = []
     for column in results.clip_columns:
-        values = [column.of(evaluation, method) for method in evaluation.methods]
-        if values not in (alike := seen.setdefault(column.head, [])):
-            alike.append(values)
+        drawing = column.head, [column.of(evaluation, method) for method in evaluation.methods]
+        if drawing not in drawn:
+            drawn.append(drawing)
             columns.append(column)
     return columns
 
@@ -179,10 +179,10 @@ def scatter_figures(evaluation: Evaluation, results: ReportTables) -> list[tuple
     """Each method against the baseline, value by value, a dot for every clip that both have."""
     if results.baseline is None:
         return []
-    groups = []
+    groups, columns = [], distinct_columns(evaluation, results)
     for method in evaluation.methods:
         figures = []
-        for column in distinct_columns(evaluation, results) if method != results.baseline else ():
+        for column in columns if method != results.baseline else ():
             ours, theirs = column.of(evaluation, method), column.of(evaluation, results.baseline)
             both = sorted(ours.keys() & theirs.keys())
             if not both:

@@ -3,10 +3,14 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from syncdiff.evaluate.report.html import MOST_ROWS, link_to
+from syncdiff.evaluate.metrics.base import face_lost
+from syncdiff.evaluate.records import MetricInfo, Score
+from syncdiff.evaluate.report.html import MOST_ROWS, distinct_columns, link_to
+from syncdiff.evaluate.report.tables import make_results
 from syncdiff.evaluate.report.write import write_report
 
 from .synthetic_evaluation import synthetic
@@ -55,3 +59,17 @@ def test_links_are_relative_and_cannot_be_addresses_of_another_kind(tmp_path: Pa
     assert link_to(tmp_path / "v" / "a b#?.mp4", tmp_path / "out") == "./../v/a%20b%23%3F.mp4"
     assert link_to(tmp_path / "javascript:alert(1).mp4", tmp_path) == "./javascript%3Aalert%281%29.mp4"
     assert link_to(tmp_path / "\udcff'\".mp4", tmp_path) == "./%FF%27%22.mp4"
+
+
+def test_lost_faces_are_drawn_once_unless_metrics_count_them_differently() -> None:
+    lost = {"lmd": 20.0, "csim": 20.0, "sharpness": 30.0}
+    evaluation = replace(
+        synthetic(methods=("ours",)),
+        metrics=tuple(MetricInfo(m, 1, (face_lost(m),), True, True, False, (), {}) for m in lost),
+        scores=tuple(Score("ours", "spk/000", m, {f"{m}_face_lost": share}) for m, share in lost.items()),
+        pooled=(),
+    )
+    results = make_results(evaluation)
+    assert len(results.clip_columns) == 3
+    drawn = [column.value.name for column in distinct_columns(evaluation, results)]
+    assert drawn == ["lmd_face_lost", "sharpness_face_lost"]
